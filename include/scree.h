@@ -1,0 +1,421 @@
+/*
+ * scree.h - the public interface of scree, a lock-free, log-structured page cache runtime.
+ *
+ * A page is a 64-bit id whose content is a base plus fragments appended to it, all opaque bytes.
+ *   The
+ * user brings a data structure and one merge callback (scree_materializer); scree brings
+ * concurrency, caching, durability, bounded memory and recovery.
+ *
+ * CONVENTIONS
+ *   Results     int: 0 is success, negative is an error. Failures of the operating system are -errno,
+ *               our own are SCREE_E_... below. After an error scree_error_detail() tells, in words
+ *          and for this thread, what failed, where, and what to do.
+ *   Out         out-parameters come last and end in _out; they are written on every path (0, NULL on
+ *               failure) and may be NULL where the caller does not care. `scree_version *version`
+ *               that is in and out may not be NULL.
+ *   Ownership   inputs are copied before a call returns. Bytes handed out inside a read guard are
+ *               borrowed and live until the guard is left.
+ *   Threads     every call may be made from any thread at any time unless it says otherwise; nothing
+ *               has to be registered. scree_open and scree_close of one cache are not concurrent
+ *          with anything else on that cache.
+ *   Structs     options, materializer, stats and info structs begin with `size`, so that they can
+ *               grow: fill options with scree_options_init, zero the others and set size.
+ *   Behaviour   the library prints nothing, never exits, and never aborts for bad input or I/O errors.
+ *
+ * DURABILITY
+ *   A successful update is visible at once and durable when scree_stable_lsn() >= its version.
+ *     After
+ *   any crash the directory holds exactly the effects of a prefix of the log, and that prefix holds
+ *   everything that was reported stable.
+ */
+#ifndef SCREE_H
+#define SCREE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define SCREE_API __attribute__((visibility("default")))
+#define SCREE_CHECKED __attribute__((warn_unused_result))
+#else
+#define SCREE_API
+#define SCREE_CHECKED
+#endif
+
+#define SCREE_VERSION_MAJOR 0
+#define SCREE_VERSION_MINOR 1
+#define SCREE_VERSION_PATCH 0
+
+/* A page's name. 0 is never a page. */
+typedef uint64_t scree_page_id;
+/* Byte position in the endless log. */
+typedef uint64_t scree_lsn;
+/* Log position of the END of a page's newest update: the update is durable once stable_lsn reaches it.
+   Grows with every update and never repeats for a page id, not across free, restart or crash. 0 = none. */
+typedef uint64_t scree_version;
+
+typedef struct scree_slice {
+    const void *data;
+    size_t len; /* bytes */
+} scree_slice;
+
+/* Always live, starts empty, freeing it is INVALID: where an engine keeps its own roots. */
+#define SCREE_PAGE_ROOT ((scree_page_id)1)
+
+typedef struct scree_cache scree_cache;
+typedef struct scree_out scree_out;
+typedef struct scree_env scree_env;
+
+/* ---- errors ---------------------------------------------------------------------------------- */
+
+#define SCREE_ERROR_MAP(X)                                                        \
+    X(NOT_FOUND, -20001, "no live page with this id")                             \
+    X(CONFLICT, -20002, "the page changed since the version you presented")       \
+    X(TOO_BIG, -20003, "larger than the limit or the buffer given")               \
+    X(NO_SPACE, -20004,                                                           \
+      "no room on disk; frees and reads go on, writes resume when there is room") \
+    X(CORRUPT, -20005, "stored bytes fail their checksum or bounds")              \
+    X(LOCKED, -20006, "the directory is open elsewhere")                          \
+    X(READ_ONLY, -20007, "the cache was opened read-only")                        \
+    X(FORMAT, -20008, "written by an unknown format version")                     \
+    X(MATERIALIZER, -20009, "the directory belongs to another materializer")      \
+    X(MERGE, -20010, "the merge callback failed for this page")                   \
+    X(POISONED, -20011, "a write or sync failed earlier; reopen to recover")      \
+    X(CANCELED, -20012, "canceled by a callback")                                 \
+    X(FORKED, -20013, "used in a forked child")                                   \
+    X(BUSY, -20014, "in use; try again later")                                    \
+    X(INVALID, -20015, "an argument is invalid")                                  \
+    X(NO_MEMORY, -20016, "out of memory; nothing changed")                        \
+    X(TIMEOUT, -20017, "not reached within the time given")
+
+enum scree_error {
+#define SCREE_ERROR_ENUM(name, code, text) SCREE_E_##name = (code),
+    SCREE_ERROR_MAP(SCREE_ERROR_ENUM)
+#undef SCREE_ERROR_ENUM
+};
+
+/* One line for a result code of ours or a negative errno; static or thread-local, never NULL. */
+SCREE_API const char *scree_strerror(int code);
+/* What failed last in this thread: what, where, what to do. "" if nothing has. Valid until this
+   thread's next call into scree. */
+SCREE_API const char *scree_error_detail(void);
+/* "major.minor.patch", static. */
+SCREE_API const char *scree_version_string(void);
+
+/* ---- the materializer ------------------------------------------------------------------------ */
+
+/* Append bytes to what a callback produces. 0, SCREE_E_TOO_BIG (the output would outgrow its limit) or
+   SCREE_E_NO_MEMORY; a callback should return at once with the same code. */
+SCREE_API SCREE_CHECKED int scree_out_append(scree_out *out, const void *data, size_t len);
+/* Room for len more bytes of output, to be filled by the callback; valid until the next scree_out_
+   call; NULL where scree_out_append would fail. */
+SCREE_API void *scree_out_reserve(scree_out *out, size_t len);
+
+/*
+ * How the bytes of a page come together.
+ *
+ * The callbacks run on any thread, also several at a time, inside an RCU read section, and more
+ * than once for the same input (a lost race discards the result): they must be deterministic,
+ * re-entrant, without side effects, must not block for long, and call nothing of scree but
+ * scree_out_*. Inputs are borrowed for the call. They return 0, or non-zero for failure (recover:
+ * see there).
+ */
+typedef struct scree_materializer {
+    size_t size;
+    const char *name; /* stored, with version, at creation; a mismatch at open is MATERIALIZER */
+    uint32_t version;
+    void *ctx; /* passed to every callback */
+    /* base: the page as last set or merged, NULL if it has none. frags[0] oldest .. frags[n-1] newest,
+       n >= 1. Law: merge(merge(b, F1), F2) = merge(b, F1 then F2). An output over page_bytes_max and a
+       non-zero result are MERGE for that page; its fragments stay as they are. */
+    int (*merge)(void *ctx, scree_page_id id, const scree_slice *base, const scree_slice *frags,
+                 size_t n, scree_out *out);
+    /* Optional: a fold over every base and fragment a user wrote, once each, in log order. 0 = state
+       unchanged, 1 = the state is replaced by out, anything else = failure. Kept in snapshots and
+       handed back by scree_recovery_state after open. Runs on one thread at a time. */
+    int (*recover)(void *ctx, scree_page_id id, scree_slice frag, scree_slice state,
+                   scree_out *out);
+    /* Optional: is this merged page well-formed? */
+    int (*check)(void *ctx, scree_page_id id, scree_slice page);
+    /* Optional: a merged page in words, for dump tools. */
+    int (*describe)(void *ctx, scree_page_id id, scree_slice page, scree_out *text);
+} scree_materializer;
+
+/* ---- the environment ------------------------------------------------------------------------- */
+
+enum scree_env_open {
+    SCREE_ENV_READ = 1,
+    SCREE_ENV_WRITE = 2,
+    SCREE_ENV_CREATE = 4,
+    SCREE_ENV_EXCLUSIVE = 8, /* with CREATE: -EEXIST if the file is there */
+    SCREE_ENV_DIRECT =
+        16, /* bypass the OS cache; -EINVAL where that cannot be: opened again without */
+    SCREE_ENV_TRUNCATE = 32
+};
+
+typedef struct scree_env_read {
+    int file;
+    int32_t result; /* out: bytes read, or -errno */
+    void *data;
+    size_t len;      /* bytes */
+    uint64_t offset; /* bytes from the start of the file */
+} scree_env_read;
+
+typedef struct scree_env_info {
+    uint64_t size_bytes;
+    uint64_t disk_bytes; /* what it really occupies */
+} scree_env_info;
+
+/*
+ * Everything scree asks of the outside world: files, time, randomness. NULL in the options means
+ * POSIX. Every member must be set. Results: >= 0, or -errno. Paths are NUL-terminated, relative to
+ * the working directory or absolute. Files are small non-negative numbers of the env's own
+ * choosing. Members are called from several threads at a time. A failed write or sync is never
+ * repeated by scree.
+ */
+struct scree_env {
+    size_t size;
+    void *ctx; /* passed to every member */
+    int (*open)(void *ctx, const char *path, int flags);
+    int (*close)(void *ctx, int file);
+    int64_t (*read)(void *ctx, int file, void *data, size_t len, uint64_t offset);
+    int64_t (*write)(void *ctx, int file, const void *data, size_t len, uint64_t offset);
+    /* n reads side by side; fills every result; 0 or -errno if none could be started. */
+    int (*read_many)(void *ctx, scree_env_read *reads, size_t n);
+    int (*sync)(void *ctx, int file); /* data and size, durable on return */
+    int (*allocate)(void *ctx, int file, uint64_t offset, uint64_t len); /* room; grows the file */
+    int (*punch)(void *ctx, int file, uint64_t offset,
+                 uint64_t len); /* gives room back, reads as 0 */
+    int (*truncate)(void *ctx, int file, uint64_t len);
+    int (*info)(void *ctx, int file, scree_env_info *info_out);
+    int (*rename)(void *ctx, const char *from, const char *to);
+    int (*unlink)(void *ctx, const char *path);
+    int (*mkdir)(void *ctx, const char *path);
+    int (*sync_dir)(void *ctx, const char *path);
+    /* visit(visit_ctx, name) for each entry but . and ..; a non-zero result ends it and is returned. */
+    int (*list)(void *ctx, const char *path, int (*visit)(void *visit_ctx, const char *name),
+                void *visit_ctx);
+    /* Lock the directory for this open, shared or exclusive; the result is a file whose close unlocks.
+       -EWOULDBLOCK if it is taken; then *holder_out is the process that holds it, 0 if unknown. */
+    int (*lock)(void *ctx, const char *path, int shared, int64_t *holder_out);
+    uint64_t (*now_ns)(void *ctx); /* monotonic */
+    int (*random)(void *ctx, void *data, size_t len);
+};
+
+/* The POSIX environment; static. A wrapper copies it and replaces members. */
+SCREE_API const scree_env *scree_env_posix(void);
+
+/* ---- options --------------------------------------------------------------------------------- */
+
+enum scree_flags {
+    SCREE_CREATE = 1,    /* create the directory if it is not there */
+    SCREE_EXCLUSIVE = 2, /* with CREATE: fail with -EEXIST if it is there */
+    SCREE_READ_ONLY = 4  /* shared lock, writes nothing, updates return READ_ONLY */
+};
+
+enum scree_io_mode { SCREE_IO_AUTO = 0, SCREE_IO_DIRECT = 1, SCREE_IO_BUFFERED = 2 };
+
+enum scree_log_level { SCREE_LOG_ERROR = 0, SCREE_LOG_WARNING = 1, SCREE_LOG_INFO = 2 };
+
+enum scree_event_kind {
+    SCREE_EVENT_RECOVERED = 1,         /* lsn: where the log ends; bytes: torn bytes trimmed */
+    SCREE_EVENT_SNAPSHOT = 2,          /* lsn: its replay start; bytes: its size */
+    SCREE_EVENT_SNAPSHOT_FALLBACK = 3, /* a generation could not be loaded; lsn: its replay start */
+    SCREE_EVENT_SNAPSHOT_FAILED = 4,   /* code: why; will be tried again */
+    SCREE_EVENT_POISONED = 5,          /* code: the write or sync failure */
+    SCREE_EVENT_SEGMENT_DELETED = 6,   /* lsn: its first position; bytes: its size */
+    SCREE_EVENT_NO_SPACE = 7,          /* code: why no room could be had */
+    SCREE_EVENT_IO_BUFFERED = 8        /* O_DIRECT is not to be had here: the OS cache is used */
+};
+
+typedef struct scree_event {
+    size_t size;
+    int kind; /* enum scree_event_kind */
+    int code;
+    scree_lsn lsn;
+    uint64_t bytes;
+    const char *text; /* one line, borrowed for the call */
+} scree_event;
+
+typedef struct scree_options {
+    size_t size;
+    uint32_t flags;              /* SCREE_CREATE | SCREE_EXCLUSIVE | SCREE_READ_ONLY */
+    uint64_t cache_bytes;        /* 256 MiB: resident bytes of pages; from 64 KiB */
+    uint64_t segment_bytes;      /* 64 MiB; from 64 KiB, a multiple of 4 KiB; fixed at creation */
+    uint64_t log_buffer_bytes;   /* 16 MiB; from 64 KiB, rounded up to a power of two */
+    uint64_t page_bytes_max;     /* 1 MiB; largest merged page or fragment; at most a quarter of
+                                    log_buffer_bytes, else INVALID */
+    uint64_t snapshot_log_bytes; /* log volume between snapshots; 0 = automatic */
+    uint64_t disk_limit_bytes;   /* 0 = none; log segments beyond it are not allocated: NO_SPACE */
+    uint32_t flush_interval_ms;  /* 100; 0 = only on demand */
+    uint32_t fragments_max;      /* 16: consolidate beyond; 1 to 1024 */
+    int32_t compression_level;   /* zstd; 0 = off */
+    int32_t io_mode;             /* enum scree_io_mode */
+    const scree_materializer *materializer; /* required; copied, its callbacks outlive the cache */
+    const scree_env *env;                   /* NULL = POSIX; outlives the cache */
+    void *callback_ctx;                     /* for the three below, which may be NULL */
+    /* Run on any thread, must not call scree on this cache. */
+    void (*log)(void *ctx, int level, int code, const char *text);
+    void (*event)(void *ctx, const scree_event *event);
+    int (*progress)(void *ctx, const char *what, uint64_t done,
+                    uint64_t total); /* non-zero cancels */
+} scree_options;
+
+/* Sets size and every default. */
+#define scree_options_init(options) scree_options_init_sized((options), sizeof(scree_options))
+SCREE_API void scree_options_init_sized(scree_options *options, size_t size);
+
+/* ---- open, close, guards --------------------------------------------------------------------- */
+
+/*
+ * Open a directory, recovering it if it was not closed; one process at a time may hold it
+ * read-write. Durable a new directory is durable on return. An existing clean one is not written to
+ * until the
+ *          first update.
+ * Errors   INVALID, LOCKED (held elsewhere; the detail names the holder if known), FORMAT,
+ *          MATERIALIZER, CORRUPT, -ENOENT (no CREATE), -EEXIST (EXCLUSIVE), CANCELED, NO_MEMORY,
+ *          NO_SPACE, -errno.
+ */
+SCREE_API SCREE_CHECKED int scree_open(const char *dir, const scree_options *options,
+                                       scree_cache **cache_out);
+/*
+ * Flush, snapshot if anything changed, release everything. The cache is gone on every result but
+ * BUSY.
+ * Errors   BUSY (a guard is open in some thread; nothing happened); any other error: some of it could
+ *          not be made durable, the next open recovers by the durability contract above.
+ */
+SCREE_API int scree_close(scree_cache *cache);
+
+/* Open a read guard in this thread: borrowed bytes live until it is left. Nestable; never blocks. A
+   guard held for long keeps memory from being reused. */
+SCREE_API void scree_read_enter(scree_cache *cache);
+/* Leave the innermost guard of this thread; without one it does nothing. */
+SCREE_API void scree_read_leave(scree_cache *cache);
+
+/* ---- pages ----------------------------------------------------------------------------------- */
+/*
+ * Common to all of them: NOT_FOUND for an id that is not live, INVALID for id 0 and for NULL where
+ * it may not be, TOO_BIG for a payload over page_bytes_max, READ_ONLY, POISONED and NO_SPACE for
+ * updates, CORRUPT and -errno where a page has to be read from disk, NO_MEMORY anywhere: nothing
+ * changed. An update blocks only while the log buffer is full or memory is over its limit. A page
+ * never written (or allocated with 0 bytes) has no base and reads as 0 bytes; an empty fragment is
+ * a fragment. merge runs when there is a fragment; a base alone is returned as it is. An expected
+ * version of 0 always conflicts.
+ */
+
+/* A new page under a fresh id with `initial` as its base (0 bytes: no base). A freed id is handed out
+   again only after a grace period: a guard never meets a stranger under its id. */
+SCREE_API SCREE_CHECKED int scree_page_allocate(scree_cache *cache, scree_slice initial,
+                                                scree_page_id *id_out, scree_version *version_out);
+/* A new page under this very id, for replicas and imports. CONFLICT if it is live (*version_out tells
+   its version), BUSY until a freed id's grace period is over. */
+SCREE_API SCREE_CHECKED int scree_page_allocate_at(scree_cache *cache, scree_page_id id,
+                                                   scree_slice initial, scree_version *version_out);
+/* The merged page, zero copy, borrowed until the guard is left; INVALID outside a guard. MERGE (with
+   *version_out) if the callback failed. */
+SCREE_API SCREE_CHECKED int scree_page_get(scree_cache *cache, scree_page_id id,
+                                           scree_slice *page_out, scree_version *version_out);
+/* The page unmerged, in a guard: base_out->data is NULL if there is no base; *n_out = all fragments
+   there are, of which the oldest `cap` are given. Fragments already merged in memory are part of the
+   base. */
+SCREE_API SCREE_CHECKED int scree_page_fragments(scree_cache *cache, scree_page_id id,
+                                                 scree_slice *base_out, scree_slice *frags,
+                                                 size_t cap, size_t *n_out,
+                                                 scree_version *version_out);
+/* Copy the merged page to buf; needs no guard. TOO_BIG if it is longer than cap, with *len_out and
+   *version_out set. */
+SCREE_API SCREE_CHECKED int scree_page_read(scree_cache *cache, scree_page_id id, void *buf,
+                                            size_t cap, size_t *len_out,
+                                            scree_version *version_out);
+/* Replace the page. *version: the version expected; out: the current one, on success and CONFLICT. */
+SCREE_API SCREE_CHECKED int scree_page_set(scree_cache *cache, scree_page_id id,
+                                           scree_version *version, scree_slice page);
+/* Append a fragment if the page is still at *version; out as for set. MERGE if its fragments cannot be
+   merged and are too many already. */
+SCREE_API SCREE_CHECKED int scree_page_merge(scree_cache *cache, scree_page_id id,
+                                             scree_version *version, scree_slice fragment);
+/* Append a fragment whatever the version, without reading the page. */
+SCREE_API SCREE_CHECKED int scree_page_append(scree_cache *cache, scree_page_id id,
+                                              scree_slice fragment, scree_version *version_out);
+/* Replace the page whatever the version. */
+SCREE_API SCREE_CHECKED int scree_page_put(scree_cache *cache, scree_page_id id, scree_slice page,
+                                           scree_version *version_out);
+/* Free the page if it is still at *version; out: the position of the free, or the current version on
+   CONFLICT. INVALID for SCREE_PAGE_ROOT. */
+SCREE_API SCREE_CHECKED int scree_page_free(scree_cache *cache, scree_page_id id,
+                                            scree_version *version);
+/* The smallest live id above `after`; NOT_FOUND at the end. Ids that come or go meanwhile may be seen
+   or not. */
+SCREE_API SCREE_CHECKED int scree_page_next(scree_cache *cache, scree_page_id after,
+                                            scree_page_id *id_out);
+
+/* ---- durability ------------------------------------------------------------------------------ */
+
+/* Make all updates that returned before this call durable. POISONED, NO_SPACE. */
+SCREE_API SCREE_CHECKED int scree_flush(scree_cache *cache, scree_lsn *stable_out);
+/* Wait until stable_lsn >= lsn (a version is such an lsn), asking for a flush. timeout_ms < 0: no limit.
+   TIMEOUT, POISONED, INVALID (beyond the tail: would never come). */
+SCREE_API SCREE_CHECKED int scree_wait_stable(scree_cache *cache, scree_lsn lsn, int timeout_ms);
+/* Everything below is durable. */
+SCREE_API scree_lsn scree_stable_lsn(const scree_cache *cache);
+/* Write a snapshot of the page table now; *lsn_out: where replay from it would start. If nothing changed
+   since the last one, nothing is written. READ_ONLY, POISONED, -errno. */
+SCREE_API SCREE_CHECKED int scree_snapshot(scree_cache *cache, scree_lsn *lsn_out);
+
+/* ---- looking in ------------------------------------------------------------------------------ */
+
+/* How the open went. */
+typedef struct scree_recovery_info {
+    size_t size;
+    uint64_t clean;             /* 1: it had been closed (or is new) */
+    uint64_t snapshot_lsn;      /* replay started here; 0 = no snapshot */
+    uint64_t stable_lsn;        /* the log ended here */
+    uint64_t records;           /* replayed */
+    uint64_t pages;             /* live after recovery */
+    uint64_t torn_bytes;        /* trimmed from the end */
+    uint64_t batches_discarded; /* unfinished at the end */
+    uint64_t elapsed_us;
+} scree_recovery_info;
+SCREE_API int scree_recovery(const scree_cache *cache, scree_recovery_info *info_out);
+/* What the recover callback had folded when the cache was opened; borrowed until close; empty without
+   the callback. */
+SCREE_API int scree_recovery_state(const scree_cache *cache, scree_slice *state_out);
+
+/* Sums over all threads; a moment's picture, each field by itself. */
+typedef struct scree_stats {
+    size_t size;
+    uint64_t pages;          /* live */
+    uint64_t resident_bytes; /* charged to pages in memory */
+    uint64_t retired_bytes;  /* waiting for a grace period */
+    uint64_t hits, misses;   /* reads served from memory; reads that went to disk */
+    uint64_t merges, sets, appends, frees, conflicts;
+    uint64_t consolidations, evictions;
+    uint64_t stable_lsn, tail_lsn;
+    uint64_t live_bytes; /* bytes of log records that recovery to the present state needs */
+    uint64_t log_bytes;  /* appended since open */
+    uint64_t disk_bytes; /* log segments, as allocated */
+    uint64_t punched_bytes, cleaned_bytes; /* given back by deleting dead segments: cleaned */
+    uint64_t snapshots;                    /* written since open */
+    uint64_t user_bytes;                   /* payload accepted since open */
+    uint64_t device_bytes;                 /* written to files since open */
+    double space_amp;                      /* disk_bytes / live_bytes */
+    double write_amp;                      /* device_bytes / user_bytes */
+} scree_stats;
+SCREE_API int scree_stats_get(scree_cache *cache, scree_stats *stats_out);
+
+/* One figure by name, "pages" or "sync_ns.p99"; name is borrowed for the call. Non-zero ends it. */
+typedef int (*scree_stat_fn)(void *ctx, const char *name, double value);
+/* Every counter, and count, p50, p99, p999, max of every phase's latency (ns): reserve, fill, flush,
+   sync, page_in, page_out, merge, consolidate, snapshot, compress. */
+SCREE_API int scree_stats_each(scree_cache *cache, scree_stat_fn visit, void *ctx);
+/* 0, or the error that poisoned this cache. */
+SCREE_API int scree_health(const scree_cache *cache);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

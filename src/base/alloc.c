@@ -1,0 +1,136 @@
+/*
+ * alloc.c - memory, behind one door: sized frees, usable sizes for accounting, injected failures.
+ *
+ * The C library's allocator serves; a process that links another one (jemalloc) gets that one here
+ * too.
+ *
+ * WORD   alloc_count, alloc_fault_from, alloc_fault_to (builds with SCREE_ALLOC_FAULTS only)
+ * EDGES  none: all relaxed. The count only has to be exact as a sum, and tests set the range while
+ *        no other thread is inside scree.
+ * INVARIANTS  I1 a size of 0 gives a distinct pointer, so NULL always means failure.
+ * LIFETIME  static.   PROGRESS  as the allocator's.
+ * FAILURE  NULL, nothing changed. The caller turns it into SCREE_E_NO_MEMORY.
+ * NOT HERE  free lists of page nodes, charging memory to the cache.   REFS none.
+ */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "base/base.h"
+
+#include <malloc.h>
+#include <stdlib.h>
+#include <string.h>
+
+#ifdef SCREE_ALLOC_FAULTS
+static _Atomic uint64_t alloc_count;
+static _Atomic uint64_t alloc_fault_from; /* 1 = the next one; 0 = none */
+static _Atomic uint64_t alloc_fault_to;
+
+void
+scree__alloc_fault(uint64_t nth, uint64_t count)
+{
+    uint64_t to = count > UINT64_MAX - nth ? UINT64_MAX : nth + count;
+
+    atomic_store_explicit(&alloc_count, 0, memory_order_relaxed);
+    atomic_store_explicit(&alloc_fault_from, nth, memory_order_relaxed);
+    atomic_store_explicit(&alloc_fault_to, nth == 0 ? 0 : to, memory_order_relaxed);
+}
+
+uint64_t
+scree__alloc_counted(void)
+{
+    return atomic_load_explicit(&alloc_count, memory_order_relaxed);
+}
+
+static bool
+alloc_must_fail(void)
+{
+    uint64_t n = atomic_fetch_add_explicit(&alloc_count, 1, memory_order_relaxed) + 1;
+
+    return n >= atomic_load_explicit(&alloc_fault_from, memory_order_relaxed) &&
+           n < atomic_load_explicit(&alloc_fault_to, memory_order_relaxed);
+}
+#else
+static bool
+alloc_must_fail(void)
+{
+    return false;
+}
+#endif
+
+void *
+scree__alloc(size_t bytes)
+{
+    if (alloc_must_fail())
+        return NULL;
+    return malloc(bytes > 0 ? bytes : 1); /* I1 */
+}
+
+void *
+scree__alloc_zero(size_t bytes)
+{
+    if (alloc_must_fail())
+        return NULL;
+    return calloc(1, bytes > 0 ? bytes : 1); /* I1 */
+}
+
+void *
+scree__alloc_aligned(size_t align, size_t bytes)
+{
+    void *p;
+
+    if (alloc_must_fail())
+        return NULL;
+    /* Not aligned_alloc: C11 wants its size to be a multiple of the alignment. */
+    if (posix_memalign(&p, align < sizeof(void *) ? sizeof(void *) : align, bytes > 0 ? bytes : 1))
+        return NULL;
+    return p;
+}
+
+void *
+scree__realloc(void *p, size_t old_bytes, size_t bytes)
+{
+    SCREE_ASSERT_SLOW(p == NULL || malloc_usable_size(p) >= old_bytes);
+    (void)old_bytes; /* for allocators that take sized frees */
+    if (alloc_must_fail())
+        return NULL;
+    return realloc(p, bytes > 0 ? bytes : 1); /* I1 */
+}
+
+void
+scree__free(void *p, size_t bytes)
+{
+    if (p == NULL)
+        return;
+    /* Under AddressSanitizer the usable size is the size asked for: a wrong size is caught here. */
+    SCREE_ASSERT_SLOW(malloc_usable_size(p) >= bytes);
+#ifdef SCREE_SLOW_ASSERTS
+    memset(p, 0xdb, bytes); /* whoever still reads it shall notice */
+#else
+    (void)bytes;
+#endif
+    free(p);
+}
+
+size_t
+scree__alloc_usable(void *p)
+{
+    return malloc_usable_size(p);
+}
+
+char *
+scree__path_join(const char *dir, const char *name)
+{
+    size_t dir_len = strlen(dir);
+    size_t name_len = strlen(name);
+    size_t slash = dir_len > 0 && dir[dir_len - 1] == '/' ? 0 : 1;
+    char *path = scree__alloc(dir_len + slash + name_len + 1);
+
+    if (path == NULL)
+        return NULL;
+    memcpy(path, dir, dir_len);
+    if (slash)
+        path[dir_len] = '/';
+    memcpy(path + dir_len + slash, name, name_len + 1);
+    return path;
+}

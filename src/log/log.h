@@ -1,0 +1,238 @@
+/*
+ * log.h - what the log offers: admission, reservation, completion, durability, reading, scanning,
+ * space.
+ *
+ * The log is one endless sequence of bytes; an lsn is a position in it. It is stored in segment
+ * files of segment_bytes each (plus one header block outside the lsn space). It holds records; the
+ * log knows of a page nothing but its id.
+ *
+ * A writer's way:   scree__record_prepare   hash the payload, compute the length   (no atomics)
+ *                   scree__log_admit        disk room as credit; may wait          (outside read sections)
+ *                   scree__log_reserve      a position, the record's bytes filled in
+ *                   ...the caller installs it in memory...
+ *                   scree__log_complete     or scree__log_abort
+ */
+#ifndef SCREE_LOG_H
+#define SCREE_LOG_H
+
+#include "base/base.h"
+#include "base/histogram.h"
+#include "env/env.h"
+
+#define SCREE__LSN_NONE UINT64_MAX
+#define SCREE__RECORD_ALIGN 8u
+
+/* ---- records (record.c; bytes in docs/log_format.md) ----------------------------------------- */
+
+enum scree__record_kind {
+    SCREE__RECORD_ALLOCATE = 1, /* a page comes to life; payload: its base, 0 bytes: no base */
+    SCREE__RECORD_SET = 2,      /* payload: the new base */
+    SCREE__RECORD_DELTA = 3,    /* payload: one fragment */
+    SCREE__RECORD_CONSOLIDATED =
+        4,                         /* base written by the library; carries the page's old version */
+    SCREE__RECORD_FREE = 5,        /* no payload */
+    SCREE__RECORD_BATCH_BEGIN = 6, /* reserved */
+    SCREE__RECORD_BATCH_END = 7,   /* reserved */
+    SCREE__RECORD_PAD = 8,         /* filler */
+    SCREE__RECORD_ABORTED = 9,     /* was reserved, never happened; length kept */
+    SCREE__RECORD_SEAL = 10        /* end of a run, ends at a block boundary */
+};
+
+enum scree__record_flags {
+    SCREE__RECORD_COMPRESSED = 1, /* payload: u32 raw length, zstd frame */
+    SCREE__RECORD_CHOSEN_ID = 2   /* ALLOCATE of an id the caller chose */
+};
+
+struct scree__record {
+    uint64_t page;
+    uint64_t lsn;     /* start; out of reserve and of readers */
+    uint64_t version; /* CONSOLIDATED: the version it carries; other page records: lsn + disk_len,
+                         filled in by reserve and readers */
+    const void *payload;
+    uint32_t payload_len;
+    uint32_t
+        disk_len; /* occupied bytes, a multiple of SCREE__RECORD_ALIGN; by prepare and readers */
+    uint64_t payload_hash; /* by prepare */
+    uint8_t kind;
+    uint8_t flags;
+};
+
+/* Sets disk_len and payload_hash from the rest. */
+void scree__record_prepare(struct scree__record *r);
+
+/* ---- the log --------------------------------------------------------------------------------- */
+
+struct scree__log;
+
+struct scree__log_options {
+    const scree_env *env;
+    const char *dir; /* copied */
+    uint8_t
+        uuid[16]; /* of the directory; in every segment header, a stranger's segment is refused */
+    uint64_t segment_bytes;
+    uint64_t ring_bytes;       /* a power of two, >= 64 KiB, a multiple of the page size */
+    uint64_t disk_limit_bytes; /* 0 = none */
+    uint32_t flush_interval_ms;
+    int io_mode;
+    bool read_only;
+    void *ctx; /* for the callbacks below; any may be NULL */
+    void (*on_event)(void *ctx, int event_kind, int code, uint64_t lsn, uint64_t bytes,
+                     const char *text);
+};
+
+/* Make the object; lists the segment files, reads their headers and the open mark. Writes nothing. */
+int scree__log_create(const struct scree__log_options *options, struct scree__log **log_out);
+/* Stop the threads, free everything; durable is only what was flushed. */
+void scree__log_destroy(struct scree__log *log);
+
+/* ---- recovery (reader.c, recover.c): single-threaded callers, before any writer -------------- */
+
+struct scree__log_found {
+    bool clean;         /* no open mark: the last user closed the log */
+    uint64_t segments;  /* files */
+    uint64_t first_lsn; /* of the oldest segment; 0 if none */
+};
+void scree__log_found(const struct scree__log *log, struct scree__log_found *found_out);
+
+/* One record in log order; seals, pads and aborted ones too. Non-zero ends the scan and is returned. */
+typedef int (*scree__log_visit)(void *ctx, const struct scree__record *r);
+
+struct scree__log_scan_result {
+    uint64_t end;        /* first position not accepted */
+    uint64_t torn_bytes; /* written bytes found beyond it */
+    uint64_t records;
+};
+/*
+ * Visit every whole record from `from` (a record's start; 0: the log's beginning) to the end of the
+ * log, across segments and the gaps that crashes leave (a segment header tells where the old log
+ * ended). Reading and checking run on a thread of their own ahead of `visit`, which runs on the
+ * caller's. known_stable: every record that ends at or below it is known to be durable: if one is
+ * bad, or the log ends before it, that is CORRUPT (file, offset, lsn in the detail), as it is below
+ * what a later valid seal says was stable. A bad record beyond all of those ends the log: a torn
+ * tail.
+ */
+int scree__log_scan(struct scree__log *log, uint64_t from, uint64_t known_stable,
+                    scree__log_visit visit, void *ctx, struct scree__log_scan_result *result_out);
+/* The same over [from, to) of a running log, all of it stable; for the recovery fold. */
+int scree__log_scan_range(struct scree__log *log, uint64_t from, uint64_t to,
+                          scree__log_visit visit, void *ctx);
+/* Past damage, for salvage: the first position at or behind `from` where a record begins for certain, the
+   end of a valid seal. NOT_FOUND if there is none. */
+int scree__log_resync(struct scree__log *log, uint64_t from, uint64_t *lsn_out);
+/*
+ * Get ready to write behind `end`. Clean: goes on at end (a block boundary), nothing is written.
+ * Unclean: what lies beyond end is trimmed durably, what was accepted beyond known_stable is
+ * rewritten and synced, and the log goes on at segment J (DESIGN: jump), whose header is synced
+ * before return. read_only: only remembers the end. Starts the flusher and the allocator thread
+ * (not read_only).
+ */
+int scree__log_start(struct scree__log *log, const struct scree__log_scan_result *scan,
+                     uint64_t known_stable);
+/* Flush all, then remove the open mark, durably. The caller has made its snapshot before. If nothing was
+   written since a clean start: does nothing. */
+int scree__log_close_clean(struct scree__log *log);
+/* Whether this object wrote to the directory (or had to repair it). */
+bool scree__log_dirty(const struct scree__log *log);
+
+/* ---- writing (ring.c) ------------------------------------------------------------------------ */
+
+/* A thread's place in the flusher's registry; embedded in the caller's thread context, one open
+   reservation at a time. */
+struct scree__log_writer {
+    _Alignas(
+        SCREE_CACHE_LINE) _Atomic uint64_t position; /* protocol in ring.c; SCREE__LSN_NONE: idle */
+    struct scree__log_writer *next;                  /* set once before publish */
+    uint64_t credit_bytes;                           /* owner thread only */
+    _Atomic uint32_t in_use;                         /* recycled: a new thread takes an idle one */
+};
+/* Take a writer (an idle one of a thread that ended, or a new one); NULL when out of memory. */
+struct scree__log_writer *scree__log_writer_attach(struct scree__log *log);
+/* Give it back; its credit returns to the log. */
+void scree__log_writer_detach(struct scree__log *log, struct scree__log_writer *w);
+
+enum scree__log_class {
+    SCREE__LOG_USER = 0,   /* may not touch the reserve */
+    SCREE__LOG_RELIEF = 1, /* frees and foreground consolidation: may take half of the reserve */
+    SCREE__LOG_LIBRARY = 2 /* cleaning, snapshots, seals: all of it */
+};
+/*
+ * Disk room for one record of disk_len. The first call of all writes the open mark. may_wait: false
+ * inside a caller's guard: then only waits for the allocator thread, bounded. 0, NO_SPACE,
+ * POISONED, -errno. Call before entering a read section.
+ */
+int scree__log_admit(struct scree__log *log, struct scree__log_writer *w, uint32_t disk_len,
+                     enum scree__log_class class, bool may_wait);
+/*
+ * Reserve r->disk_len bytes and fill them; sets r->lsn and, unless CONSOLIDATED, r->version. Needs
+ * a successful admit each time (an aborted reservation has used its credit up). Waits only for ring
+ * room. On success the caller must complete or abort. POISONED: nothing is open.
+ */
+int scree__log_reserve(struct scree__log *log, struct scree__log_writer *w,
+                       struct scree__record *r);
+void scree__log_complete(struct scree__log *log, struct scree__log_writer *w);
+/* Turns the record into an ABORTED one, charges it dead, completes. */
+void scree__log_abort(struct scree__log *log, struct scree__log_writer *w,
+                      const struct scree__record *r);
+
+uint64_t scree__log_tail(const struct scree__log *log);
+uint64_t scree__log_stable(const struct scree__log *log);
+/* True if nothing was appended at or behind lsn (a former tail), but for one seal that began right there. */
+bool scree__log_only_sealed_since(const struct scree__log *log, uint64_t lsn);
+/* Every reservation below it is complete or aborted (so installed or given up). Only grows. */
+uint64_t scree__log_settled(struct scree__log *log);
+
+/* ---- durability (flusher.c) ------------------------------------------------------------------ */
+
+/* Until stable >= lsn; timeout_ns UINT64_MAX: no limit. 0, TIMEOUT, POISONED, INVALID (beyond the tail),
+   NO_SPACE (no room for a seal). */
+int scree__log_wait_stable(struct scree__log *log, uint64_t lsn, uint64_t timeout_ns);
+/* Ask the flusher to make everything below lsn stable soon; never waits. */
+void scree__log_request_stable(struct scree__log *log, uint64_t lsn);
+/* 0, or what poisoned the log (-errno). */
+int scree__log_health(const struct scree__log *log);
+
+/* ---- reading single records (reader.c) ------------------------------------------------------- */
+
+struct scree__log_read {
+    uint64_t lsn;
+    uint32_t disk_len;
+    int result;             /* out: 0, CORRUPT, -errno, NO_MEMORY */
+    struct scree__record r; /* out: decoded, checked; payload points into buffer */
+    void *buffer;           /* out: owned by this struct until scree__log_read_done */
+    size_t buffer_bytes;
+};
+/* Read n stable records side by side. 0 if all went well, else the first bad result, with the detail set
+   (file, offset, lsn). `page` is checked against each record. */
+int scree__log_read(struct scree__log *log, uint64_t page, struct scree__log_read *reads, size_t n);
+void scree__log_read_done(struct scree__log_read *reads, size_t n);
+
+/* ---- space (space.c, segment.c) -------------------------------------------------------------- */
+
+/* [lsn, lsn + len) is dead since death_lsn (the lsn of what superseded it). Any thread. */
+void scree__log_charge_dead(struct scree__log *log, uint64_t lsn, uint64_t len, uint64_t death_lsn);
+/* Recovery, before start: all of [segment start, end of log) of every segment is dead with D = death_lsn
+   but for what is then charged live. */
+void scree__log_recount_begin(struct scree__log *log, uint64_t end, uint64_t death_lsn);
+/* CORRUPT: more than was written; two pages claim the same bytes. */
+int scree__log_charge_live(struct scree__log *log, uint64_t lsn, uint64_t len);
+/*
+ * Collect dead segments in two steps: pick those whose every byte is dead with D < floor (and that
+ * are not written any more); after a grace period unlink them. pick returns how many are waiting;
+ * drop unlinks them and returns how many it did. One thread at a time.
+ */
+size_t scree__log_dead_pick(struct scree__log *log, uint64_t floor);
+size_t scree__log_dead_drop(struct scree__log *log);
+
+struct scree__log_stats {
+    uint64_t live_bytes, disk_bytes, log_bytes, deleted_bytes, device_bytes, segments;
+};
+void scree__log_stats(struct scree__log *log, struct scree__log_stats *stats_out);
+/* Owned by the log; flush: one write; sync: one sync. */
+const struct scree__histogram *scree__log_histogram_flush(const struct scree__log *log);
+const struct scree__histogram *scree__log_histogram_sync(const struct scree__log *log);
+
+/* Name of the segment file that holds lsn, and its offset there: for error texts. */
+void scree__log_locate(const struct scree__log *log, uint64_t lsn, char *name, size_t name_cap,
+                       uint64_t *offset_out);
+
+#endif

@@ -1,0 +1,369 @@
+/*
+ * room.c - every reservation has its place on disk beforehand: credit, and the thread that makes room.
+ *
+ * WORDS  allocated: up to this lsn segment files exist, with headers and directory entries synced and
+ *        room for the data. claimed: up to this lsn, by count, credit was given out. Positions are taken
+ *        from the tail later, so   tail <= claimed <= allocated - hold(class)   at any moment.
+ *        wanted: a waiting admit needs allocated to reach it. space_error: why it cannot, 0 if it can.
+ * EDGES  step                          who               order             pairs   if it loses
+ *   E0   allocated grows               allocator         store seq_cst     E1      sole writer
+ *   E1   claimed + n <= limit  LP      admit, leader     CAS relaxed       E0      reload; no room: wait
+ *   E2   claimed - n: given back       a thread's end    fetch_sub relaxed -       cannot
+ *   E3   wanted, retry; gate opened    admit, leader     seq_cst RMW       E4
+ *   E4   look for work                 allocator         loads after enter E3
+ *   E5   space_error, attempts + 1     allocator         seq_cst           E6
+ *   E6   the verdict                   admit, leader     loads after enter E5
+ *   claimed is a count: nothing is published by it, so relaxed is enough. E1's load of allocated is an
+ *   acquire: who holds credit knows that the files are there.
+ * INVARIANTS
+ *   I1 user credit ends at allocated - reserve, relief at allocated - reserve / 2; seals, cleaning and
+ *      snapshots take the rest: a full disk can still be cleaned.
+ *   I2 no credit before the open mark is on disk.
+ *   I3 a segment's header and directory entry are synced before allocated passes its start, so before
+ *      anything of it is written, so before stable passes it.
+ * LIFETIME  as the log.
+ * PROGRESS  E1 retries only when another E1 or E2 succeeded. admit with credit left touches nothing
+ *   shared. Waits: for the allocator (E0, E5), bounded by a timeout.
+ * FAILURE   no room (ENOSPC, quota, limit): admits get NO_SPACE, and the allocator tries again when asked,
+ *   at most every ROOM_RETRY_NS. A failed write or sync of a header: poison.
+ * NOT HERE  files (segment.c), the mark's bytes (restart.c).
+ */
+#include "log/log_private.h"
+
+#include <errno.h>
+
+#define ROOM_RETRY_NS (20ull * 1000 * 1000)
+#define ROOM_WAIT_NS (10 * LOG_SECOND_NS)
+#define ROOM_WAIT_GUARDED_NS LOG_SECOND_NS
+#define ROOM_STEP_NS (100ull * 1000 * 1000)
+#define ROOM_MIB (1024ull * 1024)
+
+static uint64_t
+min_u64(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+void
+scree__room_init(struct scree__log *log, uint64_t start_lsn)
+{
+    uint64_t segment = log->segment_bytes;
+
+    log->reserve_bytes = min_u64(segment, 4 * ROOM_MIB);
+    /* Little at first, so that a small database stays small on disk. */
+    atomic_init(&log->ahead_bytes, min_u64(segment / 2, 4 * ROOM_MIB));
+    log->ahead_bytes_max = min_u64(segment / 2, 32 * ROOM_MIB);
+    log->chunk_bytes = scree__round_up(min_u64(segment / 8, 4 * ROOM_MIB), SCREE_BLOCK);
+    log->portion_bytes = min_u64(segment / 16, 64 * 1024);
+    atomic_init(&log->claimed, start_lsn);
+    atomic_init(&log->allocated, start_lsn);
+    atomic_init(&log->wanted, start_lsn);
+}
+
+/* I1 */
+static uint64_t
+room_hold(const struct scree__log *log, enum scree__log_class class)
+{
+    switch (class) {
+    case SCREE__LOG_USER:
+        return log->reserve_bytes;
+    case SCREE__LOG_RELIEF:
+        return log->reserve_bytes / 2;
+    case SCREE__LOG_LIBRARY:
+        return 0;
+    }
+    return log->reserve_bytes;
+}
+
+/* ---- asking -------------------------------------------------------------------------------------------- */
+
+/* E1. `need` bytes, or a portion in advance where that leaves the reserve alone. */
+static bool
+room_claim(struct scree__log *log, struct scree__log_writer *w, uint64_t need,
+           enum scree__log_class class)
+{
+    /* start_lsn >= segment_bytes >= reserve_bytes: no underflow. */
+    uint64_t allocated = atomic_load_explicit(&log->allocated, memory_order_acquire);
+    uint64_t user_limit = allocated - log->reserve_bytes;
+    uint64_t limit = allocated - room_hold(log, class);
+    uint64_t claimed =
+        atomic_load_explicit(&log->claimed, memory_order_relaxed); /* CAS re-checks */
+    uint64_t take;
+
+    do {
+        SCREE_YIELD_POINT();
+        take = need + log->portion_bytes;
+        if (claimed + take > user_limit)
+            take = need;
+        if (claimed + take > limit)
+            return false;
+    } while (!atomic_compare_exchange_weak_explicit(&log->claimed, &claimed,
+                                                    claimed + take, /* LP */
+                                                    memory_order_relaxed, memory_order_relaxed));
+    w->credit_bytes += take;
+    return true;
+}
+
+static uint64_t
+room_target(const struct scree__log *log)
+{
+    /* Relaxed: a little more or less ahead is all the same. */
+    uint64_t target = atomic_load_explicit(&log->claimed, memory_order_relaxed) +
+                      log->reserve_bytes +
+                      atomic_load_explicit(&log->ahead_bytes, memory_order_relaxed);
+    uint64_t wanted = atomic_load_explicit(&log->wanted, memory_order_seq_cst); /* E4 */
+
+    return wanted > target ? wanted : target;
+}
+
+/* Wake the allocator when half of what it keeps ahead is gone. */
+static void
+room_poke_low(struct scree__log *log)
+{
+    uint64_t half = atomic_load_explicit(&log->ahead_bytes, memory_order_relaxed) / 2;
+
+    if (atomic_load_explicit(&log->allocated, memory_order_relaxed) + half < room_target(log))
+        scree__gate_open(&log->alloc_gate);
+}
+
+/* Is it worth to ask again, after a refusal? */
+static bool
+room_retry_due(struct scree__log *log)
+{
+    uint64_t last = atomic_load_explicit(&log->attempt_ns, memory_order_relaxed); /* a pace */
+
+    return log->env->now_ns(log->env->ctx) - last >= ROOM_RETRY_NS;
+}
+
+static int
+room_refused(int code)
+{
+    if (scree__is_space_error(code))
+        return scree__fail(SCREE_E_NO_SPACE,
+                           "log: no room for another segment (%s); free pages or make room on the "
+                           "disk, writing resumes by itself",
+                           scree_strerror(code));
+    return scree__fail(code, "log: cannot make room in a segment file: %s", scree_strerror(code));
+}
+
+/*
+ * Have the allocator try, and wait for what it says. 0: look again. `tried`: attempts when we began;
+ * a refusal newer than that is ours.
+ */
+static int
+room_await(struct scree__log *log, uint64_t wanted, uint32_t tried)
+{
+    uint32_t ticket = scree__gate_enter(&log->credit_gate);
+    int error = atomic_load_explicit(&log->space_error, memory_order_seq_cst);           /* E6 */
+    bool answered = atomic_load_explicit(&log->attempts, memory_order_seq_cst) != tried; /* E6 */
+    int rc = scree__log_check(log);
+
+    if (rc == 0 && error != 0 && (answered || !room_retry_due(log)))
+        rc = room_refused(error);
+    if (rc == 0 && atomic_load_explicit(&log->allocated, memory_order_seq_cst) < wanted) {
+        scree__atomic_max(&log->wanted, wanted); /* E3 */
+        if (error != 0)
+            atomic_store_explicit(&log->retry, true, memory_order_seq_cst); /* E3 */
+        scree__gate_open(&log->alloc_gate);
+        scree__futex_wait(&log->credit_gate.seq, ticket, ROOM_STEP_NS); /* waker: E0, E5, poison */
+    }
+    scree__gate_leave(&log->credit_gate);
+    return rc;
+}
+
+static int
+room_claim_or_wait(struct scree__log *log, struct scree__log_writer *w, uint64_t need,
+                   enum scree__log_class class, uint64_t wait_ns)
+{
+    uint32_t tried = atomic_load_explicit(&log->attempts, memory_order_seq_cst);
+    uint64_t deadline = 0;
+
+    while (!room_claim(log, w, need, class)) {
+        uint64_t now = log->env->now_ns(log->env->ctx);
+
+        if (deadline == 0) {
+            uint64_t ahead = atomic_load_explicit(&log->ahead_bytes, memory_order_relaxed);
+
+            deadline = now + wait_ns;
+            /* Somebody has to wait: keep more ahead. Racing threads grow it once. */
+            (void)atomic_compare_exchange_strong_explicit(
+                &log->ahead_bytes, &ahead, min_u64(2 * ahead, log->ahead_bytes_max),
+                memory_order_relaxed, memory_order_relaxed);
+        }
+        if (now >= deadline)
+            return scree__fail(SCREE_E_NO_SPACE,
+                               "log: no room was made in a segment file within "
+                               "%llu s; the file system seems stuck",
+                               (unsigned long long)(wait_ns / LOG_SECOND_NS));
+        uint64_t claimed = atomic_load_explicit(&log->claimed, memory_order_relaxed);
+        int rc = room_await(log, claimed + need + room_hold(log, class), tried);
+
+        if (rc != 0)
+            return rc;
+    }
+    room_poke_low(log);
+    return 0;
+}
+
+int
+scree__log_admit(struct scree__log *log, struct scree__log_writer *w, uint32_t disk_len,
+                 enum scree__log_class class, bool may_wait)
+{
+    int rc = scree__log_check(log);
+
+    if (rc != 0)
+        return rc;
+    if (w->credit_bytes >= disk_len)
+        return 0;
+    if (disk_len > log->ring_bytes / 2 || disk_len > RECORD_BYTES_MAX)
+        return scree__fail(SCREE_E_TOO_BIG,
+                           "log: a record of %u bytes; at most half the log buffer (%llu) can be "
+                           "written",
+                           disk_len, (unsigned long long)log->ring_bytes / 2);
+    if (!atomic_load_explicit(&log->marked, memory_order_acquire)) {
+        rc = scree__mark_write(log); /* I2 */
+        if (rc != 0)
+            return rc;
+    }
+    return room_claim_or_wait(log, w, disk_len - w->credit_bytes, class,
+                              may_wait ? ROOM_WAIT_NS : ROOM_WAIT_GUARDED_NS);
+}
+
+int
+scree__room_seal(struct scree__log *log, uint64_t bytes)
+{
+    if (log->sealer.credit_bytes >= bytes)
+        return 0;
+    /* There is something to seal, so the mark is on disk (I2). */
+    return room_claim_or_wait(log, &log->sealer, bytes - log->sealer.credit_bytes,
+                              SCREE__LOG_LIBRARY, ROOM_WAIT_GUARDED_NS);
+}
+
+bool
+scree__room_seal_now(struct scree__log *log, uint64_t bytes)
+{
+    /* There is something to seal, so the mark is on disk (I2). */
+    return log->sealer.credit_bytes >= bytes ||
+           room_claim(log, &log->sealer, bytes, SCREE__LOG_LIBRARY);
+}
+
+void
+scree__room_freed(struct scree__log *log)
+{
+    if (atomic_load_explicit(&log->space_error, memory_order_seq_cst) != 0) {
+        atomic_store_explicit(&log->retry, true, memory_order_seq_cst);
+        scree__gate_open(&log->alloc_gate);
+    }
+}
+
+/* ---- the allocator thread ------------------------------------------------------------------------------ */
+
+static bool
+room_over_limit(const struct scree__log *log, uint64_t more)
+{
+    uint64_t limit = log->options.disk_limit_bytes;
+
+    /* Relaxed: this thread is the one that grows it. */
+    return limit != 0 &&
+           atomic_load_explicit(&log->disk_bytes, memory_order_relaxed) + more > limit;
+}
+
+/* One chunk, at most to the end of the segment. */
+static int
+room_extend(struct scree__log *log)
+{
+    uint64_t from = atomic_load_explicit(&log->allocated, memory_order_relaxed); /* ours */
+    uint64_t number = from / log->segment_bytes;
+    uint64_t offset = from % log->segment_bytes;
+    uint64_t to = min_u64(offset + log->chunk_bytes, log->segment_bytes);
+    struct log_segment_info info;
+    bool exists = scree__segment_from(log, number, &info) && info.number == number;
+    int rc = 0;
+
+    if (from + log->segment_bytes > LOG_LSN_MAX)
+        return scree__fail(-EOVERFLOW, "log: the space of log positions is used up");
+    if (room_over_limit(log, to - offset + (exists ? 0 : LOG_HEADER_BYTES)))
+        return -ENOSPC; /* disk_limit_bytes is a disk that is full */
+    if (!exists) {
+        SCREE_ASSERT(offset == 0);
+        rc = scree__segment_create(log, number, from);
+    }
+    if (rc == 0)
+        rc = scree__segment_extend(log, number, offset, to);
+    if (rc == 0)
+        /* E0. I3: all of it is in place. seq_cst: looked at behind a gate. */
+        atomic_store_explicit(&log->allocated, from - offset + to, memory_order_seq_cst);
+    return rc;
+}
+
+static bool
+room_has_work(struct scree__log *log)
+{
+    if (!atomic_load_explicit(&log->marked, memory_order_seq_cst) ||
+        atomic_load_explicit(&log->health, memory_order_seq_cst) != 0)
+        return false;
+    if (atomic_load_explicit(&log->space_error, memory_order_relaxed) != 0 && /* ours */
+        !atomic_load_explicit(&log->retry, memory_order_seq_cst))
+        return false;
+    return atomic_load_explicit(&log->allocated, memory_order_relaxed) < room_target(log);
+}
+
+static void
+room_work(struct scree__log *log)
+{
+    int before = atomic_load_explicit(&log->space_error, memory_order_relaxed); /* ours */
+
+    atomic_store_explicit(&log->retry, false, memory_order_seq_cst);
+    int rc = room_extend(log);
+
+    atomic_store_explicit(&log->attempt_ns, log->env->now_ns(log->env->ctx), memory_order_relaxed);
+    atomic_store_explicit(&log->space_error, rc, memory_order_seq_cst);       /* E5 */
+    (void)atomic_fetch_add_explicit(&log->attempts, 1, memory_order_seq_cst); /* E5 */
+    scree__gate_open(&log->credit_gate);
+    if (rc != 0 && before == 0)
+        scree__log_event(log, SCREE_EVENT_NO_SPACE, rc,
+                         atomic_load_explicit(&log->allocated, memory_order_relaxed), 0,
+                         scree_strerror(rc));
+}
+
+static void *
+room_main(void *arg)
+{
+    struct scree__log *log = arg;
+
+    for (;;) {
+        uint32_t ticket = scree__gate_enter(&log->alloc_gate);
+        bool stop = atomic_load_explicit(&log->stop_allocator, memory_order_seq_cst);
+        bool work = !stop && room_has_work(log); /* E4 */
+
+        if (!stop && !work)
+            scree__futex_wait(&log->alloc_gate.seq, ticket, UINT64_MAX); /* waker: E3, stop */
+        scree__gate_leave(&log->alloc_gate);
+        if (stop)
+            return NULL;
+        if (work)
+            room_work(log);
+    }
+}
+
+int
+scree__room_start(struct scree__log *log)
+{
+    int rc = pthread_create(&log->allocator, NULL, room_main, log);
+
+    if (rc != 0)
+        return scree__fail(-rc, "log: cannot start the allocator thread: %s", scree_strerror(-rc));
+    log->allocator_runs = true;
+    return 0;
+}
+
+void
+scree__room_stop(struct scree__log *log)
+{
+    if (!log->allocator_runs)
+        return;
+    atomic_store_explicit(&log->stop_allocator, true, memory_order_seq_cst);
+    scree__gate_open(&log->alloc_gate);
+    (void)pthread_join(log->allocator, NULL);
+    log->allocator_runs = false;
+}

@@ -1,0 +1,611 @@
+/*
+ * scan.c - walk the records of the log in order, and say where it ends and why.
+ *
+ * A thread reads and checks ahead, batch by batch; the caller's thread visits. A batch is one
+ *   buffer of log
+ * bytes and the records found in it. At most SCAN_BATCHES_MAX of them wait.
+ *
+ * WHERE THE LOG ENDS The walk goes on while records verify. At the first position E without one: 1
+ *   a segment further on whose header says prev_end == E: a jump; go on at its start. 2 else E is
+ *   the end, if nothing claims that more was durable. Claims are: known_stable; prev_end of a later
+ *   segment that was made by a jump; `stable` of any valid seal behind E, found by the footers at
+ *   block ends. All of them are record boundaries, so a record that begins below a claim ends at or
+ *   below it: with a claim above E, the bytes at E are damaged, not torn. And a segment that was
+ *   made in the ordinary course says that the one at E was there: they are made in order, each
+ *   durable before the next, and restart.c deletes them in the other order. 3 a log that was closed
+ *   cleanly has nothing behind E, and E is a block boundary. INVARIANTS
+ *   I1 memory: one buffer is SCAN_BYTES, or as long as one record whose last byte is there.
+ *   I2 every step goes forward: records have a length, jumps lead beyond E.
+ * SHARED  the queue, `done`, `stop` and the outcome: under lock. Everything else: the thread's own.
+ * LIFETIME  of the thread and batches: one call. A visited record's payload: until visit returns.
+ * PROGRESS  thread waits for room in the queue, the caller for a batch; each wakes the other.
+ * FAILURE   outcome and detail of the thread become the caller's. A read error is an error, not an
+ *          end.
+ * NOT HERE  what is done about a torn tail (restart.c).
+ */
+#include "log/log_private.h"
+
+#include <stdio.h>
+
+#define SCAN_BYTES (1024u * 1024u)
+#define SCAN_BATCHES_MAX 4u
+#define SCAN_DETAIL_BYTES 512u
+
+struct batch {
+    struct batch *next;
+    uint8_t *buffer;
+    size_t buffer_bytes;
+    struct scree__record *record;
+    size_t n, cap;
+};
+
+struct scan {
+    struct scree__log *log;
+    uint64_t known_stable;
+    uint64_t to;    /* range: exactly up to here; LSN_NONE: to the end of the log */
+    uint64_t at;    /* thread: next position */
+    size_t need;    /* thread: bytes the next buffer must have */
+    uint64_t claim; /* thread, then caller: largest claim of the seals walked over */
+    bool clean;     /* 3 above holds */
+
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    struct batch *first, **last; /* under lock, as are those below */
+    uint32_t waiting;
+    bool done, stop;
+    int code;
+    char detail[SCAN_DETAIL_BYTES];
+    struct scree__log_scan_result result;
+};
+
+/* ---- batches --------------------------------------------------------------------------------- */
+
+static void
+batch_free(struct batch *b)
+{
+    if (b == NULL)
+        return;
+    scree__free(b->buffer, b->buffer_bytes);
+    scree__free(b->record, b->cap * sizeof *b->record);
+    scree__free(b, sizeof *b);
+}
+
+static struct batch *
+batch_make(size_t bytes)
+{
+    struct batch *b = scree__alloc_zero(sizeof *b);
+
+    if (b == NULL)
+        return NULL;
+    b->buffer = scree__alloc_aligned(SCREE_BLOCK, bytes);
+    b->buffer_bytes = bytes;
+    if (b->buffer == NULL) {
+        b->buffer_bytes = 0;
+        batch_free(b);
+        return NULL;
+    }
+    return b;
+}
+
+static int
+batch_add(struct batch *b, const struct scree__record *r)
+{
+    if (b->n == b->cap) {
+        size_t cap = b->cap == 0 ? 256 : 2 * b->cap;
+        struct scree__record *grown =
+            scree__realloc(b->record, b->cap * sizeof *grown, cap * sizeof *grown);
+
+        if (grown == NULL)
+            return scree__fail(SCREE_E_NO_MEMORY, "log: no memory for %zu records of a scan", cap);
+        b->record = grown;
+        b->cap = cap;
+    }
+    b->record[b->n++] = *r;
+    return 0;
+}
+
+/* Takes the batch. False: the caller does not want more. */
+static bool
+batch_hand_over(struct scan *s, struct batch *b)
+{
+    (void)pthread_mutex_lock(&s->lock);
+    while (s->waiting == SCAN_BATCHES_MAX && !s->stop)
+        (void)pthread_cond_wait(&s->changed, &s->lock); /* waker: batch_receive, scan_stop */
+    bool go_on = !s->stop;
+
+    if (go_on && b->n > 0) {
+        *s->last = b;
+        s->last = &b->next;
+        s->waiting++;
+        b = NULL;
+        (void)pthread_cond_broadcast(&s->changed);
+    }
+    (void)pthread_mutex_unlock(&s->lock);
+    batch_free(b);
+    return go_on;
+}
+
+/* NULL at the end. */
+static struct batch *
+batch_receive(struct scan *s)
+{
+    (void)pthread_mutex_lock(&s->lock);
+    while (s->first == NULL && !s->done)
+        (void)pthread_cond_wait(&s->changed, &s->lock); /* waker: batch_hand_over, scan_main */
+    struct batch *b = s->first;
+
+    if (b != NULL) {
+        s->first = b->next;
+        if (s->first == NULL)
+            s->last = &s->first;
+        s->waiting--;
+        (void)pthread_cond_broadcast(&s->changed);
+    }
+    (void)pthread_mutex_unlock(&s->lock);
+    return b;
+}
+
+/* ---- seals found by their footers ------------------------------------------------------------ */
+
+/* Non-zero ends the walk and is returned. */
+typedef int (*seal_visit)(void *ctx, uint64_t end_lsn, uint64_t seal_lsn, struct log_seal seal);
+
+struct seal_walk {
+    struct scree__log *log;
+    seal_visit visit;
+    void *ctx;
+    uint8_t *buffer; /* SCAN_BYTES */
+    uint8_t *window; /* two blocks */
+};
+
+/* The footer at the end of [.., end_lsn) looks right: is there a whole seal in front of it? */
+static int
+seal_look(struct seal_walk *w, uint64_t end_lsn, uint64_t seal_lsn)
+{
+    uint64_t begin = scree__round_down(seal_lsn, SCREE_BLOCK);
+    size_t len = (size_t)(end_lsn - begin), got;
+    struct scree__record r;
+    int rc;
+
+    SCREE_ASSERT(len <=
+                 2 * SCREE_BLOCK); /* record.c: a seal is shorter than a block and 64 bytes */
+    rc = scree__segment_read_span(w->log, begin, w->window, len, &got);
+    if (rc != 0 || got < len)
+        return rc;
+    if (scree__record_decode(w->window + (seal_lsn - begin), end_lsn - seal_lsn, seal_lsn, &r) !=
+            LOG_DECODE_OK ||
+        r.kind != SCREE__RECORD_SEAL || seal_lsn + r.disk_len != end_lsn)
+        return 0;
+    return w->visit(w->ctx, end_lsn, seal_lsn, scree__seal_of(&r));
+}
+
+/* How far into the block something other than zeros goes. */
+static size_t
+nonzero_bytes(const uint8_t *data, size_t len)
+{
+    while (len > 0 && data[len - 1] == 0)
+        len--;
+    return len;
+}
+
+/* One segment from lsn `begin`; *written_out: position behind its last byte that is not zero, or begin. */
+static int
+seal_walk_segment(struct seal_walk *w, uint64_t begin, uint64_t data_end, uint64_t *written_out)
+{
+    *written_out = begin;
+    for (uint64_t at = scree__round_down(begin, SCREE_BLOCK); at < data_end;) {
+        size_t len = data_end - at < SCAN_BYTES ? (size_t)(data_end - at) : SCAN_BYTES, got;
+        int rc = scree__segment_read(w->log, at, w->buffer,
+                                     (size_t)scree__round_up(len, SCREE_BLOCK), &got);
+
+        if (rc != 0)
+            return rc;
+        got = got < len ? got : len;
+        size_t used = nonzero_bytes(w->buffer, got);
+
+        if (used > 0 && at + used > *written_out)
+            *written_out = at + used;
+        for (size_t end = SCREE_BLOCK;
+             end <= scree__round_down(used + SCREE_BLOCK - 1, SCREE_BLOCK) && end <= got;
+             end += SCREE_BLOCK) {
+            uint64_t seal_lsn;
+
+            if (!scree__seal_footer(w->buffer + end, at + end, &seal_lsn))
+                continue;
+            rc = seal_look(w, at + end, seal_lsn);
+            if (rc != 0)
+                return rc;
+        }
+        if (got < len)
+            return 0; /* shorter than it said */
+        at += len;
+    }
+    return 0;
+}
+
+/* All seals whose block ends behind `from`; *written_out: bytes that are not trailing zeros, in all. */
+static int
+seal_walk(struct scree__log *log, uint64_t from, seal_visit visit, void *ctx, uint64_t *written_out)
+{
+    struct seal_walk w = {.log = log, .visit = visit, .ctx = ctx};
+    struct log_segment_info info;
+    int rc = 0;
+
+    *written_out = 0;
+    w.buffer = scree__alloc_aligned(SCREE_BLOCK, SCAN_BYTES);
+    w.window = scree__alloc_aligned(SCREE_BLOCK, 2 * SCREE_BLOCK);
+    if (w.buffer == NULL || w.window == NULL)
+        rc = scree__fail(SCREE_E_NO_MEMORY, "log: no memory to look for seals");
+    for (uint64_t n = from / log->segment_bytes; rc == 0 && scree__segment_from(log, n, &info);
+         n = info.number + 1) {
+        uint64_t start = info.number * log->segment_bytes, written;
+        uint64_t begin = start > from ? start : from;
+
+        rc = seal_walk_segment(&w, begin, start + info.data_bytes, &written);
+        *written_out += written - begin;
+    }
+    scree__free(w.buffer, SCAN_BYTES);
+    scree__free(w.window, 2 * SCREE_BLOCK);
+    return rc;
+}
+
+struct first_seal {
+    uint64_t not_before, end;
+};
+
+static int
+first_seal_visit(void *ctx, uint64_t end_lsn, uint64_t seal_lsn, struct log_seal seal)
+{
+    struct first_seal *f = ctx;
+
+    (void)seal;
+    (void)seal_lsn;
+    if (end_lsn < f->not_before)
+        return 0;
+    f->end = end_lsn;
+    return 1;
+}
+
+int
+scree__log_resync(struct scree__log *log, uint64_t from, uint64_t *lsn_out)
+{
+    struct first_seal f = {.not_before = from};
+    uint64_t written;
+    int rc = seal_walk(log, from, first_seal_visit, &f, &written);
+
+    *lsn_out = f.end;
+    if (rc == 0)
+        return scree__fail(SCREE_E_NOT_FOUND, "log: no seal behind lsn %llu",
+                           (unsigned long long)from);
+    return rc < 0 ? rc : 0;
+}
+
+/* ---- the end of the log ---------------------------------------------------------------------- */
+
+struct claim {
+    uint64_t end;    /* of the log, as walked */
+    uint64_t seal;   /* which seal says otherwise */
+    uint64_t stable; /* what it says */
+};
+
+static int
+claim_visit(void *ctx, uint64_t end_lsn, uint64_t seal_lsn, struct log_seal seal)
+{
+    struct claim *c = ctx;
+
+    (void)end_lsn;
+    if (seal_lsn < c->end || seal.stable <= c->end)
+        return 0;
+    c->seal = seal_lsn;
+    c->stable = seal.stable;
+    return 1;
+}
+
+static int
+scan_corrupt(const struct scan *s, uint64_t at, const char *what, uint64_t value)
+{
+    char name[LOG_NAME_BYTES], text[128];
+    uint64_t offset;
+    struct log_segment_info info;
+    uint64_t number = at / s->log->segment_bytes;
+    bool there = scree__segment_from(s->log, number, &info) && info.number == number;
+    const char *state = "no whole record";
+
+    if (!there)
+        state = "the file is missing";
+    else if (info.data_bytes <= at % s->log->segment_bytes)
+        state = "the file ends here";
+    scree__log_locate(s->log, at, name, sizeof name, &offset);
+    (void)snprintf(text, sizeof text, what, (unsigned long long)value);
+    return scree__fail(SCREE_E_CORRUPT,
+                       "%s/%s, offset %llu (lsn %llu): %s, though %s; salvage gets "
+                       "the rest out",
+                       s->log->options.dir, name, (unsigned long long)offset,
+                       (unsigned long long)at, state, text);
+}
+
+/* The first segment behind `end` that was made by a jump from beyond it. */
+static bool
+jump_from_beyond(struct scree__log *log, uint64_t end, struct log_segment_info *info)
+{
+    for (uint64_t n = end / log->segment_bytes; scree__segment_from(log, n, info);
+         n = info->number + 1) {
+        if (info->header_ok && info->prev_end < info->number * log->segment_bytes &&
+            info->prev_end > end)
+            return true;
+    }
+    return false;
+}
+
+/* The segment that begins at `end` is not there, but one that was made after it. */
+static bool
+later_file_exists(struct scree__log *log, uint64_t end, struct log_segment_info *info)
+{
+    uint64_t number = end / log->segment_bytes;
+
+    if (end % log->segment_bytes != 0 ||
+        (scree__segment_from(log, number, info) && info->number == number))
+        return false;
+    for (; scree__segment_from(log, number, info); number = info->number + 1) {
+        if (info->header_ok && info->prev_end == info->number * log->segment_bytes)
+            return true;
+    }
+    return false;
+}
+
+/* Rules 2 and 3. */
+static int
+scan_end(struct scan *s)
+{
+    struct claim c = {.end = s->at};
+    struct log_segment_info info;
+    uint64_t written = 0;
+
+    s->result.end = s->at;
+    if (s->to != SCREE__LSN_NONE)
+        return scan_corrupt(s, s->at, "the log is stable up to lsn %llu", s->to);
+    if (s->at < s->known_stable)
+        return scan_corrupt(s, s->at, "all below lsn %llu was durable", s->known_stable);
+    if (jump_from_beyond(s->log, s->at, &info))
+        return scan_corrupt(s, s->at, "a later segment says the log went on to lsn %llu",
+                            info.prev_end);
+    if (later_file_exists(s->log, s->at, &info))
+        return scan_corrupt(s, s->at, "segment %llu was made after it", info.number);
+    int rc = seal_walk(s->log, s->at, claim_visit, &c, &written);
+
+    if (rc < 0)
+        return rc;
+    if (rc > 0)
+        return scan_corrupt(s, s->at, "a later seal says all below lsn %llu was durable", c.stable);
+    s->result.torn_bytes = written;
+    if (s->clean && (written > 0 || s->at % SCREE_BLOCK != 0))
+        return scan_corrupt(s, s->at, "the log was closed, and goes on for %llu bytes", written);
+    return 0;
+}
+
+/* ---- the thread ------------------------------------------------------------------------------ */
+
+/* Is the byte in front of `lsn` there, and all from `at`? */
+static bool
+bytes_reach(struct scree__log *log, uint64_t at, uint64_t lsn)
+{
+    uint64_t last = (lsn - 1) / log->segment_bytes;
+    struct log_segment_info info;
+
+    for (uint64_t n = at / log->segment_bytes; n <= last; n++) {
+        uint64_t end = n == last ? lsn - n * log->segment_bytes : log->segment_bytes;
+
+        if (!scree__segment_from(log, n, &info) || info.number != n || info.data_bytes < end)
+            return false;
+    }
+    return true;
+}
+
+/* No record verifies at s->at. 1: jumped, go on; 0: the log ends here. */
+static int
+scan_jump(struct scan *s)
+{
+    struct log_segment_info info;
+
+    if (!scree__segment_jump(s->log, s->at / s->log->segment_bytes, s->at, &info))
+        return 0;
+    s->at = info.number * s->log->segment_bytes; /* I2: a later segment */
+    s->need = SCAN_BYTES;
+    return 1;
+}
+
+/*
+ * Records of one buffer. 1: go on with the next one at s->at; 0: no record at s->at; < 0: error.
+ */
+static int
+scan_records(struct scan *s, struct batch *b, uint64_t base, size_t got)
+{
+    struct scree__record r;
+    bool full = got == b->buffer_bytes;
+    uint64_t first = s->at;
+
+    while (s->at < s->to) {
+        uint64_t in_buffer = s->at - base;
+        enum log_decode d = LOG_DECODE_SHORT;
+
+        if (in_buffer < got || full)
+            d = scree__record_decode(b->buffer + in_buffer, got - in_buffer, s->at, &r);
+        if (d == LOG_DECODE_SHORT && full) {
+            if (s->at > first)
+                return 1; /* the next buffer begins with it */
+            if (!bytes_reach(s->log, s->at, s->at + r.disk_len))
+                return 0; /* I1 */
+            s->need = (size_t)scree__round_up(in_buffer + r.disk_len, SCREE_BLOCK);
+            return 1;
+        }
+        if (d != LOG_DECODE_OK)
+            return 0;
+        int rc = batch_add(b, &r);
+
+        if (rc != 0)
+            return rc;
+        if (r.kind == SCREE__RECORD_SEAL && scree__seal_of(&r).stable > s->claim)
+            s->claim = scree__seal_of(&r).stable;
+        s->at += r.disk_len;
+    }
+    return 1;
+}
+
+/* One buffer: read, check, hand over. 1: go on; 0: the scan is over; < 0: error. */
+static int
+scan_step(struct scan *s)
+{
+    uint64_t base = scree__round_down(s->at, SCREE_BLOCK);
+    size_t got;
+    struct batch *b = batch_make(s->need);
+
+    if (b == NULL)
+        return scree__fail(SCREE_E_NO_MEMORY, "log: no memory to scan (%zu bytes)", s->need);
+    s->need = SCAN_BYTES;
+    int rc = scree__segment_read_span(s->log, base, b->buffer, b->buffer_bytes, &got);
+
+    if (rc == 0)
+        rc = scan_records(s, b, base, got);
+    if (rc < 0) {
+        batch_free(b);
+        return rc;
+    }
+    if (!batch_hand_over(s, b))
+        return 0;
+    if (s->at >= s->to) {
+        s->result.end = s->at;
+        return 0;
+    }
+    if (rc == 0 && scan_jump(s) == 0) {
+        rc = scan_end(s);
+        return rc < 0 ? rc : 0;
+    }
+    return 1;
+}
+
+/* The bytes in front of the first position must be there, or what we are asked for is damaged. */
+static int
+scan_check_start(struct scan *s)
+{
+    uint64_t number = s->at / s->log->segment_bytes;
+    struct log_segment_info info;
+
+    if (s->at % s->log->segment_bytes == 0 ||
+        (scree__segment_from(s->log, number, &info) && info.number == number &&
+         info.data_bytes >= s->at % s->log->segment_bytes))
+        return 1;
+    return scan_corrupt(s, s->at, "the log is to be read from lsn %llu on", s->at);
+}
+
+static void *
+scan_main(void *arg)
+{
+    struct scan *s = arg;
+    int rc = scan_check_start(s);
+
+    while (rc == 1)
+        rc = scan_step(s);
+    (void)pthread_mutex_lock(&s->lock);
+    s->done = true;
+    s->code = rc;
+    if (rc < 0) /* the detail is this thread's */
+        (void)snprintf(s->detail, sizeof s->detail, "%s", scree_error_detail());
+    (void)pthread_cond_broadcast(&s->changed);
+    (void)pthread_mutex_unlock(&s->lock);
+    return NULL;
+}
+
+/* ---- the caller ------------------------------------------------------------------------------ */
+
+static int
+batch_visit(struct scan *s, const struct batch *b, scree__log_visit visit, void *ctx)
+{
+    int rc = 0;
+
+    for (size_t i = 0; i < b->n && rc == 0; i++) {
+        s->result.records++;
+        if (visit != NULL)
+            rc = visit(ctx, &b->record[i]);
+    }
+    return rc;
+}
+
+static void
+scan_stop(struct scan *s)
+{
+    (void)pthread_mutex_lock(&s->lock);
+    s->stop = true;
+    (void)pthread_cond_broadcast(&s->changed);
+    (void)pthread_mutex_unlock(&s->lock);
+}
+
+static int
+scan_run(struct scan *s, scree__log_visit visit, void *ctx)
+{
+    pthread_t thread;
+    struct batch *b;
+    int rc = 0, started;
+
+    s->last = &s->first;
+    s->need = SCAN_BYTES;
+    (void)pthread_mutex_init(&s->lock, NULL);
+    (void)pthread_cond_init(&s->changed, NULL);
+    started = pthread_create(&thread, NULL, scan_main, s);
+    if (started != 0)
+        rc = scree__fail(-started, "log: cannot start a thread to scan: %s",
+                         scree_strerror(-started));
+    while (rc == 0 && (b = batch_receive(s)) != NULL) {
+        rc = batch_visit(s, b, visit, ctx);
+        batch_free(b);
+    }
+    if (started == 0) {
+        scan_stop(s);
+        (void)pthread_join(thread, NULL);
+    }
+    while (s->first != NULL) {
+        b = s->first;
+        s->first = b->next;
+        batch_free(b);
+    }
+    if (rc == 0 && s->code < 0)
+        rc = scree__fail(s->code, "%s", s->detail);
+    (void)pthread_cond_destroy(&s->changed);
+    (void)pthread_mutex_destroy(&s->lock);
+    return rc;
+}
+
+int
+scree__log_scan(struct scree__log *log, uint64_t from, uint64_t known_stable,
+                scree__log_visit visit, void *ctx, struct scree__log_scan_result *result_out)
+{
+    struct scan s = {.log = log,
+                     .at = from == 0 ? log->segment_bytes : from,
+                     .to = SCREE__LSN_NONE,
+                     .known_stable = known_stable,
+                     .clean = log->found_clean};
+
+    memset(result_out, 0, sizeof *result_out);
+    if (s.at < log->segment_bytes || s.at > LOG_LSN_MAX || s.at % SCREE__RECORD_ALIGN != 0 ||
+        known_stable > LOG_LSN_MAX)
+        return scree__fail(SCREE_E_CORRUPT, "log: lsn %llu (or %llu) is not a position of this log",
+                           (unsigned long long)from, (unsigned long long)known_stable);
+    int rc = scan_run(&s, visit, ctx);
+
+    *result_out = s.result;
+    if (rc == 0)
+        log->scan_claim = s.claim;
+    return rc;
+}
+
+int
+scree__log_scan_range(struct scree__log *log, uint64_t from, uint64_t to, scree__log_visit visit,
+                      void *ctx)
+{
+    struct scan s = {
+        .log = log, .at = from == 0 ? log->segment_bytes : from, .to = to, .known_stable = to};
+
+    if (s.at < log->segment_bytes || s.at % SCREE__RECORD_ALIGN != 0 || to > LOG_LSN_MAX)
+        return scree__fail(SCREE_E_INVALID, "log: [%llu, %llu) is not a range of this log",
+                           (unsigned long long)from, (unsigned long long)to);
+    return s.at >= to ? 0 : scan_run(&s, visit, ctx);
+}

@@ -1,0 +1,430 @@
+/*
+ * checkpoint.c - take snapshots of the live page table while updates go on, and let go of log they
+ * cover.
+ *
+ * STEPS  C1  S := tail; wait until every reservation below S is settled (installed or given up)
+ *        C2  walk the table leaf by leaf; each slot is read atomically; a free at or above S is a
+ *          tombstone
+ *        C3  E := tail after the walk; make E stable: every record named in the file is durable
+ *          before the file
+ *        C4  fold the log up to S for the recover callback, if there is one
+ *        C5  finish the file, then publish it in a new manifest with its predecessor (two
+ *          generations)
+ *        C6  segments dead below the older generation's S: pick, one grace period, drop
+ * INVARIANTS
+ *   I1 everything below S is in the table before C2 reads it, or superseded by something later.
+ *      What C2 misses or sees too new has an lsn at or above S, and replay from S puts it right: it
+ *      skips a record whose lsn is not above the entry's newest record (or the tombstone).
+ *   I2 a crash before C5's manifest leaves the old generations; after it, the new one: E is stable
+ *      by then.
+ *   I3 dead bytes go only when their death is below the S of the oldest generation that could be
+ *      loaded, and after a grace period: no reader of an old slot word still wants them (C6).
+ * LIFETIME checkpoint_mutex: one at a time. A leaf's entries are copied out inside a read section
+ *   and written outside of it.
+ * PROGRESS off the writers' threads; writers never wait for it. C1 waits for writers that are
+ *          mid-operation.
+ * FAILURE  the file in the making is removed; the generations stay; told by event, tried again
+ *          later.
+ * NOT HERE bytes (snapshot/), replay (recover.c).   REFS Hekaton, Silo: fuzzy checkpoints with replay.
+ */
+#include "pagecache/pagecache_private.h"
+
+#include <string.h>
+
+#define CHECK_NS ((uint64_t)100 * 1000 * 1000)
+#define FAILED_PAUSE_NS ((uint64_t)1000 * 1000 * 1000)
+#define SETTLE_SLEEP_NS ((uint64_t)50 * 1000)
+#define VOLUME_MIN ((uint64_t)64 << 20)
+#define VOLUME_PER_SNAPSHOT_BYTE 16u
+
+/* The entries of one leaf, copied. */
+struct leaf_copy {
+    struct scree__snapshot_entry *entry; /* FANOUT of them */
+    size_t n;
+    struct scree__position *position;
+    size_t positions_n, positions_cap;
+};
+
+static int
+leaf_copy_add(struct leaf_copy *copy, const struct scree__snapshot_entry *e,
+              const struct scree__position *p)
+{
+    if (copy->positions_n + e->n > copy->positions_cap) {
+        size_t cap = (copy->positions_n + e->n) * 2;
+        void *grown = scree__realloc(copy->position, copy->positions_cap * sizeof *copy->position,
+                                     cap * sizeof *copy->position);
+
+        if (grown == NULL)
+            return scree__fail(SCREE_E_NO_MEMORY, "no memory to copy the page table");
+        copy->position = grown;
+        copy->positions_cap = cap;
+    }
+    if (e->n > 0)
+        memcpy(copy->position + copy->positions_n, p, e->n * sizeof *p);
+    copy->entry[copy->n++] = *e;
+    copy->positions_n += e->n;
+    return 0;
+}
+
+static int
+slot_copy(struct scree__context *ctx, struct scree__radix_ref ref, uint64_t start,
+          struct leaf_copy *copy)
+{
+    struct scree__snapshot_entry e = {.id = ref.leaf->first_id + ref.index};
+    int rc;
+
+    do {
+        /* Acquire: the chain. */
+        uint64_t word = atomic_load_explicit(scree__radix_word(ref), memory_order_acquire);
+
+        if (slot_tag(word) == SLOT_FREE) {
+            e.version = slot_free_lsn(word);
+            return e.version >= start ? leaf_copy_add(copy, &e, NULL) : 0;
+        }
+        rc = scree__chain_collect(ctx, ref, word, &ctx->chain);
+    } while (rc == SCREE_E_BUSY); /* somebody moved the slot */
+    if (rc != 0)
+        return rc;
+    e.version = ctx->chain.version;
+    e.n = (uint32_t)ctx->chain.positions_n;
+    return leaf_copy_add(copy, &e, ctx->chain.positions);
+}
+
+static int
+leaf_copy_take(struct scree__context *ctx, struct scree__radix_leaf *leaf, uint64_t start,
+               struct leaf_copy *copy)
+{
+    struct scree__radix_ref ref = {.leaf = leaf};
+    const struct scree__position *p;
+    int rc = 0;
+
+    copy->n = 0;
+    copy->positions_n = 0;
+    scree__rcu_enter();
+    for (; rc == 0 && ref.index < SCREE__RADIX_FANOUT; ref.index++)
+        rc = slot_copy(ctx, ref, start, copy);
+    scree__rcu_leave();
+    p = copy->position; /* only now, as it may have been moved while it grew */
+    for (size_t i = 0; i < copy->n; i++) {
+        copy->entry[i].positions = p;
+        p += copy->entry[i].n;
+    }
+    return rc;
+}
+
+/* C2 */
+static int
+table_write(struct scree__context *ctx, struct scree__snapshot_writer *w, uint64_t start)
+{
+    struct scree__radix *radix = &ctx->cache->radix;
+    struct scree__radix_leaf *leaf = scree__radix_leaf_from(radix, 0);
+    struct leaf_copy copy = {0};
+    int rc = 0;
+
+    copy.entry = scree__alloc(SCREE__RADIX_FANOUT * sizeof *copy.entry);
+    if (copy.entry == NULL)
+        return scree__fail(SCREE_E_NO_MEMORY, "no memory to copy the page table");
+    for (; rc == 0 && leaf != NULL; leaf = scree__radix_leaf_after(radix, leaf)) {
+        rc = leaf_copy_take(ctx, leaf, start, &copy);
+        for (size_t i = 0; rc == 0 && i < copy.n; i++)
+            rc = scree__snapshot_add(w, &copy.entry[i]);
+    }
+    scree__free(copy.entry, SCREE__RADIX_FANOUT * sizeof *copy.entry);
+    scree__free(copy.position, copy.positions_cap * sizeof *copy.position);
+    return rc;
+}
+
+/* C1 */
+static int
+settle(scree_cache *cache, uint64_t start)
+{
+    _Atomic uint32_t never = 0;
+
+    while (scree__log_settled(cache->log) < start) {
+        if (scree__log_health(cache->log) != 0)
+            return scree__fail(SCREE_E_POISONED, "a write failed earlier: %s",
+                               scree_strerror(scree__log_health(cache->log)));
+        scree__futex_wait(&never, 0, SETTLE_SLEEP_NS);
+    }
+    return 0;
+}
+
+/* The callback's turn. 0 unchanged, 1 out holds the new state, else an error. */
+static int
+fold_call(const scree_materializer *m, const struct scree__record *r, scree_slice payload,
+          const struct scree_out *state, struct scree_out *out)
+{
+    int rc = m->recover(m->ctx, r->page, payload, (scree_slice){state->data, state->len}, out);
+
+    if (out->error == 0 && (rc == 0 || rc == 1))
+        return rc;
+    return scree__fail(out->error != 0 ? out->error : SCREE_E_MERGE,
+                       "the recover callback of '%s' failed (%d) on page %llu, lsn %llu", m->name,
+                       rc, (unsigned long long)r->page, (unsigned long long)r->lsn);
+}
+
+int
+scree__fold_record(scree_cache *cache, const struct scree__record *r)
+{
+    struct scree_out out;
+    uint32_t len;
+    void *raw;
+    int rc = scree__record_raw_len(r, &len);
+
+    if (r->kind != SCREE__RECORD_SET && r->kind != SCREE__RECORD_DELTA &&
+        !(r->kind == SCREE__RECORD_ALLOCATE && r->payload_len > 0))
+        return 0;
+    if (rc != 0)
+        return rc;
+    raw = scree__alloc(len + 1u);
+    if (raw == NULL)
+        return scree__fail(SCREE_E_NO_MEMORY, "no memory for the recovery fold");
+    scree__out_init(&out, SIZE_MAX / 2);
+    rc = scree__record_unpack(r, raw, len);
+    if (rc == 0)
+        rc = fold_call(&cache->materializer, r, (scree_slice){raw, len}, &cache->fold, &out);
+    scree__free(raw, len + 1u);
+    if (rc != 1) {
+        scree__out_destroy(&out);
+        return rc;
+    }
+    scree__out_destroy(&cache->fold);
+    cache->fold = out;
+    return 0;
+}
+
+static int
+fold_visit(void *arg, const struct scree__record *r)
+{
+    scree_cache *cache = arg;
+    int rc = scree__fold_record(cache, r);
+
+    if (rc == 0)
+        cache->fold_lsn = r->lsn + r->disk_len; /* never folded twice, whatever fails behind it */
+    return rc;
+}
+
+/* C4 */
+static int
+fold_to(scree_cache *cache, uint64_t start)
+{
+    int rc;
+
+    if (cache->materializer.recover == NULL || cache->fold_lsn >= start)
+        return 0;
+    rc = scree__log_scan_range(cache->log, cache->fold_lsn, start, fold_visit, cache);
+    if (rc == 0)
+        cache->fold_lsn = start;
+    return rc;
+}
+
+/* C5: the new generation in front, the manifest after it. */
+static int
+publish(scree_cache *cache, const struct scree__generation *g)
+{
+    struct scree__manifest m = cache->manifest;
+    int rc;
+
+    if (m.generations > 0)
+        m.generation[1] = m.generation[0];
+    m.generation[0] = *g;
+    m.generations = m.generations == 0 ? 1 : SCREE__GENERATIONS_MAX;
+    m.number++;
+    rc = scree__manifest_store(cache->env, cache->dir, &m);
+    if (rc == 0)
+        cache->manifest = m;
+    return rc;
+}
+
+/* C1 to C5 */
+static int
+checkpoint_write(struct scree__context *ctx, uint64_t start, struct scree__generation *g)
+{
+    scree_cache *cache = ctx->cache;
+    struct scree__snapshot_meta meta = {.number = cache->snapshot_number + 1, .replay_lsn = start};
+    struct scree__snapshot_writer *w;
+    uint64_t end, high;
+    int rc = settle(cache, start);
+
+    if (rc != 0)
+        return rc;
+    memcpy(meta.uuid, cache->manifest.uuid, sizeof meta.uuid);
+    rc = scree__snapshot_begin(cache->env, cache->dir, &meta, &w);
+    if (rc != 0)
+        return rc;
+    cache->snapshot_number++; /* also if it fails: a number is never used twice */
+    rc = table_write(ctx, w, start);
+    end = scree__log_tail(cache->log);
+    if (rc == 0)
+        rc = scree__log_wait_stable(cache->log, end, UINT64_MAX); /* C3 */
+    if (rc == 0)
+        rc = fold_to(cache, start);
+    if (rc != 0) {
+        scree__snapshot_abandon(w);
+        return rc;
+    }
+    pthread_mutex_lock(&cache->id_mutex);
+    high = cache->id_high;
+    pthread_mutex_unlock(&cache->id_mutex);
+    rc = scree__snapshot_finish(w, (scree_slice){cache->fold.data, cache->fold.len}, end, high, g);
+    return rc == 0 ? publish(cache, g) : rc;
+}
+
+void
+scree__space_collect(scree_cache *cache)
+{
+    const struct scree__manifest *m = &cache->manifest;
+    uint64_t floor;
+
+    /* A caller's read section must not wait for a grace period, nor for a lock that is held over one. */
+    if (scree__rcu_inside())
+        return;
+    pthread_mutex_lock(&cache->checkpoint_mutex);
+    floor = m->generations == 0 ? 0 : m->generation[m->generations - 1].replay_lsn;
+    pthread_mutex_unlock(&cache->checkpoint_mutex);
+    pthread_mutex_lock(&cache->collect_mutex);
+    if (scree__log_dead_pick(cache->log, floor) > 0) { /* I3 */
+        scree__rcu_wait();
+        (void)scree__log_dead_drop(cache->log);
+    }
+    pthread_mutex_unlock(&cache->collect_mutex);
+}
+
+static int
+checkpoint_locked(struct scree__context *ctx, uint64_t *lsn_out)
+{
+    scree_cache *cache = ctx->cache;
+    uint64_t begin = cache->env->now_ns(cache->env->ctx);
+    uint64_t start = scree__log_tail(cache->log);
+    struct scree__generation g;
+    int rc;
+
+    *lsn_out = atomic_load_explicit(&cache->checkpoint_lsn, memory_order_relaxed); /* under mutex */
+    if (cache->manifest.generations > 0 &&
+        scree__log_only_sealed_since(cache->log, cache->checkpointed_end))
+        return 0;
+    rc = checkpoint_write(ctx, start, &g);
+    if (rc != 0) {
+        scree__event(cache, SCREE_EVENT_SNAPSHOT_FAILED, rc, start, 0, scree_error_detail());
+        return rc;
+    }
+    *lsn_out = start;
+    cache->checkpointed_end = g.stable_lsn;
+    atomic_store_explicit(&cache->checkpoint_lsn, start, memory_order_relaxed);
+    atomic_store_explicit(&cache->checkpoint_bytes, g.file_bytes, memory_order_relaxed);
+    /* Relaxed: statistics. */
+    atomic_fetch_add_explicit(&cache->snapshots, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&cache->snapshot_bytes, g.file_bytes, memory_order_relaxed);
+    scree__histogram_add(&cache->snapshot_ns, cache->env->now_ns(cache->env->ctx) - begin);
+    scree__event(cache, SCREE_EVENT_SNAPSHOT, 0, start, g.file_bytes, "snapshot written");
+    return 0;
+}
+
+int
+scree__checkpoint(scree_cache *cache, uint64_t *lsn_out)
+{
+    struct scree__context *ctx = scree__context(cache);
+    int rc;
+
+    *lsn_out = 0;
+    if (ctx == NULL)
+        return scree__fail(SCREE_E_NO_MEMORY, "no memory for this thread's context");
+    pthread_mutex_lock(&cache->checkpoint_mutex);
+    rc = checkpoint_locked(ctx, lsn_out);
+    pthread_mutex_unlock(&cache->checkpoint_mutex);
+    return rc;
+}
+
+/* How much log may be replayed after a crash: a full snapshot's cost stays a small share of the log's. */
+static uint64_t
+checkpoint_volume(const scree_cache *cache)
+{
+    uint64_t volume;
+
+    if (cache->options.snapshot_log_bytes != 0)
+        return cache->options.snapshot_log_bytes;
+    volume = VOLUME_PER_SNAPSHOT_BYTE *
+             atomic_load_explicit(&cache->checkpoint_bytes, memory_order_relaxed); /* a hint */
+    return volume > VOLUME_MIN ? volume : VOLUME_MIN;
+}
+
+/* The disk is full: one generation must do, so that what only the older one needs may go. */
+static int
+drop_older_generation(scree_cache *cache)
+{
+    struct scree__manifest m;
+    int rc = 0;
+
+    pthread_mutex_lock(&cache->checkpoint_mutex);
+    m = cache->manifest;
+    if (m.generations > 1) {
+        m.generations = 1;
+        m.number++;
+        rc = scree__manifest_store(cache->env, cache->dir, &m);
+        if (rc == 0)
+            cache->manifest = m;
+    }
+    pthread_mutex_unlock(&cache->checkpoint_mutex);
+    return rc;
+}
+
+static void *
+checkpointer_main(void *arg)
+{
+    scree_cache *cache = arg;
+    uint64_t lsn;
+
+    while (atomic_load_explicit(&cache->checkpoint_stop, memory_order_acquire) == 0) {
+        uint32_t asked = atomic_load_explicit(&cache->checkpoint_asked, memory_order_acquire);
+        uint64_t last = atomic_load_explicit(&cache->checkpoint_lsn, memory_order_relaxed);
+
+        uint64_t pause = CHECK_NS;
+        bool pressure = atomic_exchange_explicit(&cache->pressure, 0, memory_order_acquire) != 0;
+
+        if (scree__log_health(cache->log) == 0 &&
+            (pressure || scree__log_tail(cache->log) - last >= checkpoint_volume(cache))) {
+            if (scree__checkpoint(cache, &lsn) != 0 ||
+                (pressure && drop_older_generation(cache) != 0))
+                pause = FAILED_PAUSE_NS;
+            scree__space_collect(cache); /* C6 */
+        }
+        if (atomic_load_explicit(&cache->checkpoint_stop, memory_order_acquire) == 0)
+            scree__futex_wait(&cache->checkpoint_asked, asked, pause);
+    }
+    return NULL;
+}
+
+int
+scree__checkpointer_start(scree_cache *cache)
+{
+    int rc = pthread_create(&cache->checkpointer, NULL, checkpointer_main, cache);
+
+    return rc == 0 ? 0 : scree__fail(-rc, "cannot start the snapshot thread");
+}
+
+void
+scree__checkpointer_stop(scree_cache *cache)
+{
+    atomic_store_explicit(&cache->checkpoint_stop, 1, memory_order_release);
+    atomic_fetch_add_explicit(&cache->checkpoint_asked, 1, memory_order_release);
+    scree__futex_wake(&cache->checkpoint_asked, 1);
+    pthread_join(cache->checkpointer, NULL);
+}
+
+int
+scree_snapshot(scree_cache *cache, scree_lsn *lsn_out)
+{
+    struct scree__context *ctx;
+    uint64_t lsn = 0;
+    int rc = scree__enter_call(cache, &ctx);
+
+    if (rc == 0 && cache->read_only)
+        rc = scree__fail(SCREE_E_READ_ONLY, "scree_snapshot: the cache was opened read-only");
+    if (rc == 0)
+        rc = scree__checkpoint(cache, &lsn);
+    if (rc == 0)
+        scree__space_collect(cache);
+    if (lsn_out != NULL)
+        *lsn_out = lsn;
+    return rc;
+}

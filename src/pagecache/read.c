@@ -1,0 +1,313 @@
+/*
+ * read.c - get, fragments, read, next: looking at pages without a lock.
+ *
+ * WORD   the page's slot; the guard depth of this thread's context.
+ * EDGES  step                          who          order            pairs              if it loses
+ *   G1   load the slot                 any reader   load acquire     every release CAS  -
+ *   G2   mark referenced, if it is not any reader   fetch_or relaxed the clock hand     cannot
+ *   G3   chain -> merged form          any reader   CAS release      G1                 load again; after a few
+ *                                                                                      losses keep
+ *          it private
+ * INVARIANTS
+ *   I1 a hit (slot -> BASE or EMPTY node) takes no lock and stores to no shared line but by G2,
+ *      once between two turns of the clock: the counters, the guard depth and the RCU nesting are
+ *      this thread's own.
+ *   I2 G3 changes the form, never the version nor the records the page stands for.
+ * LIFETIME bytes given out belong to nodes reachable inside the caller's read section; a merged
+ *          form that lost
+ *   G3 for good is retired at once and so lives exactly as long as the guard that was given it.
+ * PROGRESS a hit is wait-free. A miss does one round of I/O. A merge loses G3 only to somebody's
+ *   success, and at most MERGE_TRIES times.
+ * FAILURE  MERGE: the chain stays as it is. NO_MEMORY, CORRUPT, -errno: nothing changed.
+ * NOT HERE writing the merged page to the log (consolidate.c).   REFS none.
+ */
+#include "pagecache/pagecache_private.h"
+
+#include <string.h>
+
+#define MERGE_TRIES 4
+#define PAGE_IN_TRIES 1000
+
+void
+scree_read_enter(scree_cache *cache)
+{
+    struct scree__context *ctx = cache == NULL ? NULL : scree__context(cache);
+
+    if (ctx == NULL)
+        return;
+    /* Relaxed: only the owner writes; close, which reads it, is not concurrent with calls. */
+    atomic_store_explicit(&ctx->guard_depth,
+                          atomic_load_explicit(&ctx->guard_depth, memory_order_relaxed) + 1,
+                          memory_order_relaxed);
+    scree__rcu_enter();
+}
+
+void
+scree_read_leave(scree_cache *cache)
+{
+    struct scree__context *ctx = cache == NULL ? NULL : scree__context(cache);
+    uint32_t depth;
+
+    if (ctx == NULL)
+        return;
+    depth = atomic_load_explicit(&ctx->guard_depth, memory_order_relaxed);
+    if (depth == 0)
+        return;
+    scree__rcu_leave();
+    /* Release: what this guard read stays before a close that sees it left. */
+    atomic_store_explicit(&ctx->guard_depth, depth - 1, memory_order_release);
+}
+
+static int
+not_found(scree_page_id id)
+{
+    return scree__fail(SCREE_E_NOT_FOUND, "page %llu is not live", (unsigned long long)id);
+}
+
+static inline void
+mark_referenced(struct scree__radix_ref ref)
+{
+    _Atomic uint8_t *mark = scree__radix_mark(ref);
+
+    /* G2. Relaxed: a hint to the clock hand. Tested first so that a hot page's line stays shared. */
+    if ((atomic_load_explicit(mark, memory_order_relaxed) & SLOT_REFERENCED) == 0)
+        atomic_fetch_or_explicit(mark, SLOT_REFERENCED, memory_order_relaxed);
+}
+
+/* Merge the chain at word and install the result. *node_out NULL with 0: load the slot again. */
+static int
+merge_and_install(struct scree__context *ctx, scree_page_id id, struct scree__radix_ref ref,
+                  uint64_t word, bool keep_private, struct scree__node **node_out)
+{
+    struct scree__chain *chain = &ctx->chain;
+    uint64_t seen = word;
+    int rc = scree__chain_collect(ctx, ref, word, chain);
+
+    *node_out = NULL;
+    if (rc != 0)
+        return rc == SCREE_E_BUSY ? 0 : rc;
+    if (scree__chain_is_cold(chain))
+        return scree__page_in(ctx, id, ref, word);
+    rc = scree__chain_merge(ctx, id, chain);
+    if (rc != 0)
+        return rc;
+    *node_out = scree__chain_merged_node(ctx, chain);
+    if (*node_out == NULL)
+        return SCREE_E_NO_MEMORY;
+    SCREE_YIELD_POINT();
+    /* G3 */
+    if (atomic_compare_exchange_strong_explicit(
+            scree__radix_word(ref), &seen, slot_from_node(*node_out, slot_depth(word)),
+            memory_order_release, memory_order_relaxed)) { /* LP */
+        scree__chain_retire(ctx, slot_node(word), NULL);
+        return 0;
+    }
+    if (keep_private) {
+        scree__node_retire(ctx, *node_out); /* lives until the guard is left */
+        return 0;
+    }
+    scree__node_discard(ctx, *node_out);
+    *node_out = NULL;
+    return 0;
+}
+
+/* The page in one node, in the caller's read section. MERGE: *version_out is still told. */
+static int
+page_node(struct scree__context *ctx, scree_page_id id, struct scree__node **node_out,
+          scree_version *version_out)
+{
+    struct scree__radix_ref ref = scree__radix_find(&ctx->cache->radix, id);
+    int rc = 0;
+
+    *node_out = NULL;
+    *version_out = 0;
+    if (ref.leaf == NULL)
+        return not_found(id);
+    for (unsigned tries = 0; tries < PAGE_IN_TRIES; tries++) {
+        /* G1. Acquire: the node's contents. */
+        uint64_t word = atomic_load_explicit(scree__radix_word(ref), memory_order_acquire);
+        struct scree__node *head;
+
+        if (slot_tag(word) == SLOT_FREE)
+            return not_found(id);
+        if (slot_tag(word) == SLOT_EVICTED) {
+            scree__memory_relieve(ctx);
+            rc = scree__page_in(ctx, id, ref, word);
+            if (rc != 0)
+                return rc;
+            continue;
+        }
+        head = slot_node(word);
+        *version_out = head->version;
+        if (head->kind == NODE_BASE || head->kind == NODE_EMPTY)
+            *node_out = head;
+        else {
+            scree__memory_relieve(ctx);
+            rc = merge_and_install(ctx, id, ref, word, tries >= MERGE_TRIES, node_out);
+        }
+        if (rc != 0)
+            return rc;
+        if (*node_out != NULL) {
+            mark_referenced(ref);
+            scree__count(ctx, COUNT_HITS, tries == 0); /* later rounds were counted as misses */
+            *version_out = (*node_out)->version;
+            return 0;
+        }
+    }
+    return scree__fail(SCREE_E_BUSY,
+                       "page %llu is evicted as fast as it is read; cache_bytes is too small",
+                       (unsigned long long)id);
+}
+
+int
+scree_page_get(scree_cache *cache, scree_page_id id, scree_slice *page_out,
+               scree_version *version_out)
+{
+    struct scree__context *ctx;
+    struct scree__node *node;
+    scree_version version = 0;
+    int rc = scree__enter_call(cache, &ctx);
+
+    if (rc == 0 && id == 0)
+        rc = scree__fail(SCREE_E_INVALID, "scree_page_get: 0 is never a page");
+    if (rc == 0 && !scree__context_guarded(ctx))
+        rc = scree__fail(SCREE_E_INVALID, "scree_page_get: no read guard is open in this thread; "
+                                          "call scree_read_enter first");
+    if (rc == 0)
+        rc = page_node(ctx, id, &node, &version);
+    if (page_out != NULL)
+        *page_out =
+            rc == 0 ? (scree_slice){node->payload, node->payload_len} : (scree_slice){NULL, 0};
+    if (version_out != NULL)
+        *version_out = version;
+    return rc;
+}
+
+int
+scree_page_read(scree_cache *cache, scree_page_id id, void *buf, size_t cap, size_t *len_out,
+                scree_version *version_out)
+{
+    struct scree__context *ctx;
+    struct scree__node *node = NULL;
+    scree_version version = 0;
+    size_t len = 0;
+    int rc = scree__enter_call(cache, &ctx);
+
+    if (rc == 0 && (id == 0 || (buf == NULL && cap > 0)))
+        rc = scree__fail(SCREE_E_INVALID, "scree_page_read: %s",
+                         id == 0 ? "0 is never a page" : "buf is NULL but cap is not 0");
+    if (rc == 0) {
+        scree__rcu_enter();
+        rc = page_node(ctx, id, &node, &version);
+        if (rc == 0) {
+            len = node->payload_len;
+            if (len > cap)
+                rc = scree__fail(SCREE_E_TOO_BIG, "page %llu has %zu bytes, the buffer %zu",
+                                 (unsigned long long)id, len, cap);
+            else if (len > 0)
+                memcpy(buf, node->payload, len);
+        }
+        scree__rcu_leave();
+    }
+    if (len_out != NULL)
+        *len_out = len;
+    if (version_out != NULL)
+        *version_out = version;
+    return rc;
+}
+
+/* Collect the page into ctx->chain with everything in memory. */
+static int
+page_chain(struct scree__context *ctx, scree_page_id id)
+{
+    struct scree__radix_ref ref = scree__radix_find(&ctx->cache->radix, id);
+    int rc = 0;
+
+    for (unsigned tries = 0; ref.leaf != NULL && tries < PAGE_IN_TRIES; tries++) {
+        uint64_t word = atomic_load_explicit(scree__radix_word(ref), memory_order_acquire); /* G1 */
+
+        if (slot_tag(word) == SLOT_FREE)
+            return not_found(id);
+        rc = scree__chain_collect(ctx, ref, word, &ctx->chain);
+        if (rc != 0 && rc != SCREE_E_BUSY)
+            return rc;
+        if (rc == 0 && !scree__chain_is_cold(&ctx->chain)) {
+            mark_referenced(ref);
+            scree__count(ctx, COUNT_HITS, tries == 0);
+            return 0;
+        }
+        scree__memory_relieve(ctx);
+        rc = rc == 0 ? scree__page_in(ctx, id, ref, word) : 0;
+        if (rc != 0)
+            return rc;
+    }
+    return ref.leaf == NULL
+               ? not_found(id)
+               : scree__fail(SCREE_E_BUSY, "page %llu is evicted as fast as it is read",
+                             (unsigned long long)id);
+}
+
+int
+scree_page_fragments(scree_cache *cache, scree_page_id id, scree_slice *base_out,
+                     scree_slice *frags, size_t cap, size_t *n_out, scree_version *version_out)
+{
+    struct scree__context *ctx;
+    int rc = scree__enter_call(cache, &ctx);
+
+    if (base_out != NULL)
+        *base_out = (scree_slice){NULL, 0};
+    if (n_out != NULL)
+        *n_out = 0;
+    if (version_out != NULL)
+        *version_out = 0;
+    if (rc != 0)
+        return rc;
+    if (id == 0 || (frags == NULL && cap > 0))
+        return scree__fail(SCREE_E_INVALID, "scree_page_fragments: %s",
+                           id == 0 ? "0 is never a page" : "frags is NULL but cap is not 0");
+    if (!scree__context_guarded(ctx))
+        return scree__fail(SCREE_E_INVALID, "scree_page_fragments: no read guard is open in this "
+                                            "thread; call scree_read_enter first");
+    rc = page_chain(ctx, id);
+    if (rc != 0)
+        return rc;
+    for (size_t i = 0; i < cap && i < ctx->chain.n; i++)
+        frags[i] = ctx->chain.frags[i];
+    if (base_out != NULL)
+        *base_out = ctx->chain.base;
+    if (n_out != NULL)
+        *n_out = ctx->chain.n;
+    if (version_out != NULL)
+        *version_out = ctx->chain.version;
+    return 0;
+}
+
+int
+scree_page_next(scree_cache *cache, scree_page_id after, scree_page_id *id_out)
+{
+    struct scree__context *ctx;
+    struct scree__radix_leaf *leaf = NULL;
+    int rc = scree__enter_call(cache, &ctx);
+
+    if (id_out != NULL)
+        *id_out = 0;
+    if (rc != 0)
+        return rc;
+    if (after != UINT64_MAX)
+        leaf = scree__radix_leaf_from(&cache->radix, after + 1);
+    for (; leaf != NULL; leaf = scree__radix_leaf_after(&cache->radix, leaf)) {
+        uint32_t i = leaf->first_id > after ? 0 : (uint32_t)(after - leaf->first_id) + 1;
+
+        for (; i < SCREE__RADIX_FANOUT; i++) {
+            /* G1; acquire so that a caller who finds the id finds the page. */
+            uint64_t word = atomic_load_explicit(&leaf->word[i], memory_order_acquire);
+
+            if (slot_tag(word) == SLOT_FREE)
+                continue;
+            if (id_out != NULL)
+                *id_out = leaf->first_id + i;
+            return 0;
+        }
+    }
+    return scree__fail(SCREE_E_NOT_FOUND, "no live page above %llu", (unsigned long long)after);
+}

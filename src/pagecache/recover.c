@@ -1,0 +1,383 @@
+/*
+ * recover.c - from a directory to a page table: newest loadable snapshot, then the log behind it.
+ *
+ * STEPS  R1  load the newest generation; if it cannot be, the older one (told by event)
+ *        R2  scan the log from its replay start S; apply each page record in log order
+ *        R3  fold each user record into the recovery state, if there is a callback
+ *        R4  recount space from the table: what no page stands for is dead
+ *        R5  start the log behind its end (trim, rewrite, jump: log/), make sure the root lives
+ * INVARIANTS
+ *   I1 a record is applied only if its lsn is above the newest record its page already stands for,
+ *      or above the free that the snapshot's walk saw (tombstone): the snapshot may have seen later
+ *      states than S.
+ *   I2 what is applied leaves every page evicted: a word, or a stub with several positions. No page
+ *      bytes are read: the cost is the table plus the log behind S, never the data.
+ *   I3 a record of a page that is not there and has no tombstone is damage: never skipped in
+ *      silence.
+ *   I4 deaths are stamped with the end of the recovered log: later than they were, so their space
+ *      is kept at most two snapshots longer than it had to be.
+ * LIFETIME single-threaded but for R1, whose workers write different ids; words are published by
+ *          the join, and to everybody else by open's return. So plain relaxed stores will do.
+ * FAILURE  CORRUPT, FORMAT, MATERIALIZER, NO_MEMORY, -errno: open fails, the directory is as it
+ *          was.
+ * NOT HERE torn tails and damage in the log (log/scan.c).   REFS DESIGN: docs/impl.md, "Recovery".
+ */
+#include "pagecache/pagecache_private.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define LOAD_THREADS 2
+#define POSITIONS_MAX 32768u
+
+/* Words are read and written relaxed throughout: LIFETIME. */
+static uint64_t
+word_get(struct scree__radix_ref ref)
+{
+    return atomic_load_explicit(scree__radix_word(ref), memory_order_relaxed);
+}
+
+static void
+word_put(scree_cache *cache, struct scree__radix_ref ref, uint64_t word)
+{
+    uint64_t old = word_get(ref);
+
+    if (slot_tag(old) == SLOT_NODE && slot_node(old) != slot_node(word))
+        scree__node_free_cold(cache, slot_node(old));
+    atomic_store_explicit(scree__radix_word(ref), word, memory_order_relaxed);
+}
+
+/* The page stands for these records, oldest first. */
+static int
+page_put(scree_cache *cache, struct scree__radix_ref ref, const struct scree__position *p, size_t n,
+         uint64_t version)
+{
+    struct scree__node *stub;
+
+    if (n == 1 && slot_can_evict(p->disk_len)) {
+        atomic_store_explicit(scree__radix_side(ref), slot_side(version, p->disk_len),
+                              memory_order_relaxed);
+        word_put(cache, ref, slot_from_evicted(p->lsn, p->disk_len));
+        return 0;
+    }
+    stub = scree__node_new_cold(cache, n);
+    if (stub == NULL)
+        return SCREE_E_NO_MEMORY;
+    stub->lsn = p[n - 1].lsn;
+    stub->disk_len = p[n - 1].disk_len;
+    stub->version = version;
+    stub->positions = (uint16_t)n;
+    if (n > 1)
+        memcpy(scree__node_positions(stub), p, n * sizeof *p);
+    word_put(cache, ref, slot_from_node(stub, n));
+    return 0;
+}
+
+/* One more record on a page that stands for some already. */
+static int
+page_push(scree_cache *cache, struct scree__radix_ref ref, const struct scree__position *p,
+          uint64_t version)
+{
+    struct scree__position both[2];
+    uint64_t word = word_get(ref), side;
+    struct scree__node *stub, *grown;
+
+    if (slot_tag(word) == SLOT_EVICTED) {
+        side = atomic_load_explicit(scree__radix_side(ref), memory_order_relaxed);
+        both[0] = (struct scree__position){.lsn = slot_evicted_lsn(word),
+                                           .disk_len = slot_evicted_len(word, side)};
+        both[1] = *p;
+        return page_put(cache, ref, both, 2, version);
+    }
+    stub = slot_node(word);
+    if (stub->positions >= POSITIONS_MAX) /* the writer's cap is far below */
+        return scree__fail(SCREE_E_CORRUPT, "more than %u fragments on one page", POSITIONS_MAX);
+    if (stub->positions == 1) {
+        both[0] = (struct scree__position){.lsn = stub->lsn, .disk_len = stub->disk_len};
+        both[1] = *p;
+        return page_put(cache, ref, both, 2, version);
+    }
+    grown = stub;
+    if (stub->positions == scree__node_positions_cap(stub)) {
+        grown = scree__node_new_cold(cache, (size_t)stub->positions * 2);
+        if (grown == NULL)
+            return SCREE_E_NO_MEMORY;
+        memcpy(grown->payload, stub->payload, stub->positions * sizeof *p);
+        grown->positions = stub->positions;
+    }
+    scree__node_positions(grown)[grown->positions++] = *p;
+    grown->lsn = p->lsn;
+    grown->disk_len = p->disk_len;
+    grown->version = version;
+    word_put(cache, ref, slot_from_node(grown, grown->positions));
+    return 0;
+}
+
+/* R1, from several threads, each with ids of its own. */
+static int
+load_entry(void *arg, const struct scree__snapshot_entry *e)
+{
+    scree_cache *cache = arg;
+    struct scree__radix_ref ref = scree__radix_make(&cache->radix, e->id);
+
+    if (ref.leaf == NULL)
+        return scree__fail(SCREE_E_NO_MEMORY, "no memory for the page table");
+    if (e->n > POSITIONS_MAX || e->version % 8 != 0)
+        return scree__fail(SCREE_E_CORRUPT, "page %llu: %u records, version %llu in the snapshot",
+                           (unsigned long long)e->id, e->n, (unsigned long long)e->version);
+    if (e->n == 0) {
+        atomic_store_explicit(scree__radix_word(ref), slot_from_free(e->version),
+                              memory_order_relaxed);
+        return 0;
+    }
+    return page_put(cache, ref, e->positions, e->n, e->version);
+}
+
+static void
+table_reset(scree_cache *cache)
+{
+    scree__nodes_destroy(cache);
+    scree__radix_destroy(&cache->radix);
+    scree__radix_init(&cache->radix);
+    atomic_store_explicit(&cache->resident_bytes, 0, memory_order_relaxed); /* alone here */
+}
+
+static int
+load_newest(scree_cache *cache, struct scree__snapshot_loaded *loaded)
+{
+    struct scree__manifest *m = &cache->manifest;
+    int rc = 0;
+
+    memset(loaded, 0, sizeof *loaded);
+    while (m->generations > 0) {
+        struct scree__generation g = m->generation[0];
+
+        rc = scree__snapshot_load(cache->env, cache->dir, &g, m->uuid, LOAD_THREADS, load_entry,
+                                  cache, loaded);
+        if (g.number > cache->snapshot_number)
+            cache->snapshot_number = g.number;
+        if (rc == 0)
+            return 0;
+        table_reset(cache);
+        if (m->generations == 1 || (rc != SCREE_E_CORRUPT && rc != -ENOENT))
+            return rc;
+        scree__event(cache, SCREE_EVENT_SNAPSHOT_FALLBACK, rc, g.replay_lsn, g.file_bytes,
+                     scree_error_detail());
+        /* A generation that cannot be loaded is not retained: its S bounds nothing any more. */
+        m->generation[0] = m->generation[1];
+        m->generations--;
+        cache->fell_back = true;
+    }
+    return rc;
+}
+
+struct replay {
+    scree_cache *cache;
+    uint64_t start;   /* S */
+    uint64_t stable;  /* E of the newest generation */
+    uint64_t records; /* page records seen */
+    bool changed;     /* one of them lies behind E */
+    int64_t pages;
+};
+
+static int
+unknown_page(const struct scree__record *r)
+{
+    return scree__fail(SCREE_E_CORRUPT,
+                       "the record at lsn %llu (kind %u) belongs to page %llu, which is not live "
+                       "there; the log and the snapshot disagree",
+                       (unsigned long long)r->lsn, r->kind, (unsigned long long)r->page);
+}
+
+/* I1 holds: r is newer than all the slot stands for. */
+static int
+replay_apply(struct replay *replay, struct scree__radix_ref ref, const struct scree__record *r)
+{
+    scree_cache *cache = replay->cache;
+    struct scree__position p = {.lsn = r->lsn, .disk_len = r->disk_len};
+    bool live = slot_tag(word_get(ref)) != SLOT_FREE;
+
+    if (live == (r->kind == SCREE__RECORD_ALLOCATE))
+        return unknown_page(r);
+    if (r->version == 0 || r->version % 8 != 0 || r->version > r->lsn + r->disk_len)
+        return scree__fail(SCREE_E_CORRUPT, "the record at lsn %llu carries version %llu",
+                           (unsigned long long)r->lsn, (unsigned long long)r->version);
+    switch (r->kind) {
+    case SCREE__RECORD_ALLOCATE:
+        replay->pages++;
+        if ((r->flags & SCREE__RECORD_CHOSEN_ID) == 0 && r->page > cache->id_high)
+            cache->id_high = r->page;
+        return page_put(cache, ref, &p, 1, r->version);
+    case SCREE__RECORD_SET:
+    case SCREE__RECORD_CONSOLIDATED:
+        return page_put(cache, ref, &p, 1, r->version);
+    case SCREE__RECORD_DELTA:
+        return page_push(cache, ref, &p, r->version);
+    default: /* FREE */
+        replay->pages--;
+        word_put(cache, ref, slot_from_free(r->lsn));
+        return 0;
+    }
+}
+
+/* R2, R3 */
+static int
+replay_visit(void *arg, const struct scree__record *r)
+{
+    struct replay *replay = arg;
+    scree_cache *cache = replay->cache;
+    struct scree__radix_ref ref;
+    int rc = 0;
+
+    if (r->kind == SCREE__RECORD_BATCH_BEGIN || r->kind == SCREE__RECORD_BATCH_END)
+        return scree__fail(SCREE_E_FORMAT,
+                           "the log holds batches (lsn %llu), which this version does not know",
+                           (unsigned long long)r->lsn);
+    if (r->kind > SCREE__RECORD_FREE)
+        return 0; /* pads, seals, aborted */
+    if (cache->materializer.recover != NULL)
+        rc = scree__fold_record(cache, r);
+    if (rc != 0)
+        return rc;
+    if (r->page == 0)
+        return unknown_page(r);
+    replay->records++;
+    replay->changed |= r->lsn >= replay->stable;
+    ref = r->kind == SCREE__RECORD_ALLOCATE ? scree__radix_make(&cache->radix, r->page)
+                                            : scree__radix_find(&cache->radix, r->page);
+    if (ref.leaf == NULL)
+        return r->kind == SCREE__RECORD_ALLOCATE
+                   ? scree__fail(SCREE_E_NO_MEMORY, "no memory for the page table")
+                   : unknown_page(r);
+    if (r->lsn <= scree__slot_lsn(word_get(ref))) /* I1; 0 for a slot that was never used */
+        return 0;
+    return replay_apply(replay, ref, r);
+}
+
+static int
+recount_slot(scree_cache *cache, struct scree__radix_ref ref)
+{
+    uint64_t word = word_get(ref), side;
+    const struct scree__position *p;
+    struct scree__node *n;
+    int rc = 0;
+
+    if (slot_tag(word) == SLOT_EVICTED) {
+        side = atomic_load_explicit(scree__radix_side(ref), memory_order_relaxed);
+        return scree__log_charge_live(cache->log, slot_evicted_lsn(word),
+                                      slot_evicted_len(word, side));
+    }
+    if (slot_tag(word) != SLOT_NODE)
+        return 0;
+    n = slot_node(word);
+    if (n->positions == 1)
+        return scree__log_charge_live(cache->log, n->lsn, n->disk_len);
+    p = scree__node_positions(n);
+    for (uint32_t i = 0; rc == 0 && i < n->positions; i++)
+        rc = scree__log_charge_live(cache->log, p[i].lsn, p[i].disk_len);
+    return rc;
+}
+
+/* R4 */
+static int
+recount(scree_cache *cache, uint64_t end)
+{
+    struct scree__radix_leaf *leaf = scree__radix_leaf_from(&cache->radix, 0);
+    int rc = 0;
+
+    scree__log_recount_begin(cache->log, end, end);
+    for (; rc == 0 && leaf != NULL; leaf = scree__radix_leaf_after(&cache->radix, leaf)) {
+        struct scree__radix_ref ref = {.leaf = leaf};
+
+        for (; rc == 0 && ref.index < SCREE__RADIX_FANOUT; ref.index++)
+            rc = recount_slot(cache, ref);
+    }
+    return rc;
+}
+
+/* The state of the recovery fold as of now, for scree_recovery_state. */
+static int
+state_keep(scree_cache *cache)
+{
+    if (cache->fold.len == 0)
+        return 0;
+    cache->recovery_state = scree__alloc(cache->fold.len);
+    if (cache->recovery_state == NULL)
+        return scree__fail(SCREE_E_NO_MEMORY, "no memory for the recovery state");
+    memcpy(cache->recovery_state, cache->fold.data, cache->fold.len);
+    cache->recovery_state_len = cache->fold.len;
+    return 0;
+}
+
+/* R1 to R3 */
+static int
+table_rebuild(scree_cache *cache, struct replay *replay, struct scree__log_scan_result *scan)
+{
+    const struct scree__manifest *m = &cache->manifest;
+    struct scree__snapshot_loaded loaded;
+    uint64_t known_stable = m->generations > 0 ? m->generation[0].stable_lsn : 0;
+    int rc = load_newest(cache, &loaded);
+
+    if (rc != 0)
+        return rc;
+    replay->start = m->generations > 0 ? m->generation[0].replay_lsn : 0;
+    replay->stable = known_stable;
+    replay->pages = (int64_t)(loaded.entries - loaded.tombstones);
+    cache->id_high = m->generations > 0 ? loaded.meta.id_high : SCREE_PAGE_ROOT;
+    scree__out_init(&cache->fold, SIZE_MAX / 2);
+    if (loaded.state_len > 0)
+        rc = scree_out_append(&cache->fold, loaded.state, loaded.state_len);
+    scree__free(loaded.state, loaded.state_len);
+    if (rc != 0)
+        return scree__fail(SCREE_E_NO_MEMORY, "no memory for the recovery state");
+    if (cache->fold.len > 0 && cache->materializer.recover == NULL && !cache->read_only)
+        return scree__fail(SCREE_E_MATERIALIZER,
+                           "%s holds a recovery state, but this materializer has no recover "
+                           "callback to go on with it",
+                           cache->dir);
+    return scree__log_scan(cache->log, replay->start, known_stable, replay_visit, replay, scan);
+}
+
+int
+scree__recover(scree_cache *cache)
+{
+    uint64_t begin = cache->env->now_ns(cache->env->ctx);
+    struct replay replay = {.cache = cache};
+    struct scree__log_scan_result scan = {0};
+    struct scree__log_found found;
+    int rc;
+
+    scree__log_found(cache->log, &found);
+    rc = table_rebuild(cache, &replay, &scan);
+    if (rc == 0)
+        rc = state_keep(cache);
+    if (rc != 0)
+        return rc;
+    rc = recount(cache, scan.end);
+    if (rc == 0)
+        rc = scree__log_start(cache->log, &scan, replay.stable);
+    if (rc != 0)
+        return rc;
+    cache->id_gap = SCREE_PAGE_ROOT;
+    cache->id_gap_end = cache->id_high;
+    cache->fold_lsn = scree__log_tail(cache->log);
+    cache->pages_recovered = (uint64_t)replay.pages;
+    atomic_store_explicit(&cache->checkpoint_lsn, replay.start, memory_order_relaxed);
+    if (cache->manifest.generations > 0)
+        atomic_store_explicit(&cache->checkpoint_bytes, cache->manifest.generation[0].file_bytes,
+                              memory_order_relaxed);
+    /* Nothing to write at close if nothing is done until then. */
+    cache->checkpointed_end =
+        found.clean && !replay.changed && !cache->fell_back ? cache->fold_lsn : 0;
+    cache->recovery = (scree_recovery_info){
+        .size = sizeof cache->recovery,
+        .clean = found.clean,
+        .snapshot_lsn = replay.start,
+        .stable_lsn = scan.end,
+        .records = replay.records,
+        .pages = cache->pages_recovered,
+        .torn_bytes = scan.torn_bytes,
+        .elapsed_us = (cache->env->now_ns(cache->env->ctx) - begin) / 1000,
+    };
+    return 0;
+}

@@ -1,0 +1,108 @@
+/*
+ * snapshot.h - the page table on disk: snapshot files, and the manifests that name them.
+ *
+ * A snapshot is a fuzzy image of the page table taken while updates go on, complete for everything
+ * below its replay start S; replay of the log from S makes it exact. See docs/snapshot_format.md
+ * for the bytes.
+ */
+#ifndef SCREE_SNAPSHOT_H
+#define SCREE_SNAPSHOT_H
+
+#include "base/base.h"
+#include "env/env.h"
+
+/* Where one record of a page lies. */
+struct scree__position {
+    uint64_t lsn;      /* multiple of 8 */
+    uint32_t disk_len; /* multiple of 8 */
+};
+
+/* One page, or (n == 0) a tombstone: id was free at the walk, freed at version >= S. */
+struct scree__snapshot_entry {
+    uint64_t id;
+    uint64_t version;                        /* of the page; of a tombstone: the lsn of the free */
+    const struct scree__position *positions; /* oldest first, lsns growing */
+    uint32_t n;
+};
+
+/* ---- manifest.c: configuration and generations ----------------------------------------------- */
+
+#define SCREE__GENERATIONS_MAX 2
+
+struct scree__generation {
+    uint64_t number;     /* of its file snapshot-<16 hex digits>; grows, never repeats */
+    uint64_t replay_lsn; /* S */
+    uint64_t stable_lsn; /* E: the log was stable up to here when it was published */
+    uint64_t file_bytes;
+    uint64_t file_hash; /* XXH3 of the whole file */
+};
+
+struct scree__manifest {
+    uint64_t number; /* of the file manifest-<16 hex digits>; from 1, grows */
+    uint8_t uuid[16];
+    uint64_t segment_bytes;
+    char materializer[256]; /* name, NUL-terminated */
+    uint32_t materializer_version;
+    uint32_t generations; /* used ones, newest first */
+    struct scree__generation generation[SCREE__GENERATIONS_MAX];
+};
+
+/* Newest valid manifest of dir. A newer one that is damaged is passed over; *skipped_out counts
+   those. -ENOENT: there is none at all. FORMAT: the newest is of an unknown version. CORRUPT:
+   none is valid. */
+int scree__manifest_load(const scree_env *env, const char *dir, struct scree__manifest *m_out,
+                         uint32_t *skipped_out);
+/* Write m durably as number m->number (tmp, sync, rename, sync dir), then delete manifests older
+   than its predecessor and snapshot files that neither names (exact-pattern names only). Kept:
+   snapshot files numbered above m's newest, one may be in the making. The predecessor is the
+   newest valid manifest below m. After an error m may or may not be what a power cut leaves;
+   either is consistent. Errors: INVALID (m itself), NO_MEMORY, -errno. What could not be deleted
+   is no error. */
+int scree__manifest_store(const scree_env *env, const char *dir, const struct scree__manifest *m);
+
+/* ---- writer.c -------------------------------------------------------------------------------- */
+
+struct scree__snapshot_writer;
+
+/* header fields that are known at the start are given here */
+struct scree__snapshot_meta {
+    uint8_t uuid[16];
+    uint64_t number;
+    uint64_t replay_lsn; /* S */
+    uint64_t id_high;    /* ids above it were never handed out in sequence; begin: a lower bound */
+};
+/* Makes snapshot-<number>.tmp. Errors: -errno, NO_MEMORY. */
+int scree__snapshot_begin(const scree_env *env, const char *dir,
+                          const struct scree__snapshot_meta *meta,
+                          struct scree__snapshot_writer **writer_out);
+/* Entries in growing id order. Buffers, compresses and writes block by block: bounded memory.
+   INVALID: out of order, an unaligned, empty or overlapping position, more than 65535 of them, a
+   page of version 0, a tombstone below S. The first error sticks. */
+int scree__snapshot_add(struct scree__snapshot_writer *w, const struct scree__snapshot_entry *e);
+/* The recovery fold's state (may be empty), trailer, sync, rename, sync dir. *generation_out
+   describes it (stable_lsn as given). Consumes the writer, also on failure (then nothing is left
+   behind). INVALID: a position ends, or a version is, above stable_lsn: the log must be flushed
+   that far first. The larger of both id_high is stored. */
+int scree__snapshot_finish(struct scree__snapshot_writer *w, scree_slice state, uint64_t stable_lsn,
+                           uint64_t id_high, struct scree__generation *generation_out);
+void scree__snapshot_abandon(struct scree__snapshot_writer *w);
+
+/* ---- loader.c -------------------------------------------------------------------------------- */
+
+struct scree__snapshot_loaded {
+    struct scree__snapshot_meta meta;
+    void *state; /* scree__free(state, state_len) by the caller */
+    size_t state_len;
+    uint64_t entries, tombstones; /* entries: visited in all, tombstones among them */
+};
+/* Called for every entry, from `threads` threads side by side: ids of different calls differ,
+   the order is not kept. Non-zero ends the load and is returned. */
+typedef int (*scree__snapshot_visit)(void *ctx, const struct scree__snapshot_entry *e);
+/* Checks whole file, blocks, bounds and order before an entry is visited. CORRUPT (file,
+   offset), FORMAT, -errno, NO_MEMORY. May have visited entries before it fails. positions live
+   for the call of visit. `threads` counts the caller: 0 and 1 start none. */
+int scree__snapshot_load(const scree_env *env, const char *dir, const struct scree__generation *g,
+                         const uint8_t uuid[16], unsigned threads, scree__snapshot_visit visit,
+                         void *ctx, struct scree__snapshot_loaded *loaded_out);
+
+#endif

@@ -1,0 +1,203 @@
+/*
+ * snapshot_private.h - what the files of src/snapshot share: the numbers of the format, the codec.
+ *
+ * The bytes are specified in docs/snapshot_format.md; the pictures here are of what codec.c packs.
+ * All integers are little-endian, all hashes XXH3 with 64 bits.
+ *
+ *   snapshot file:  header 72 | entry block * | state block * | trailer 56
+ *   block:          header 40 | payload, stored_len bytes, as it is or one zstd frame
+ */
+#ifndef SCREE_SNAPSHOT_PRIVATE_H
+#define SCREE_SNAPSHOT_PRIVATE_H
+
+#include "snapshot/snapshot.h"
+
+#include <assert.h>
+#include <zstd.h>
+
+#ifndef XXH_INLINE_ALL
+#define XXH_INLINE_ALL /* header only: no library to link, and its state can be embedded */
+#endif
+#include <xxhash.h>
+
+/* ---- numbers of the format ------------------------------------------------------------------- */
+
+#define SCREE__SNAPSHOT_MAGIC "SCREESNP"
+#define SCREE__MANIFEST_MAGIC "SCREEMAN"
+#define SCREE__SNAPSHOT_VERSION 1u
+#define SCREE__MANIFEST_VERSION 1u
+
+#define SCREE__SNAPSHOT_PREFIX_BYTES \
+    16u /* magic, version, their check: the same in every version */
+#define SCREE__SNAPSHOT_HEADER_BYTES 72u
+#define SCREE__SNAPSHOT_BLOCK_BYTES 40u /* a block's header */
+#define SCREE__SNAPSHOT_TRAILER_BYTES 56u
+#define SCREE__SNAPSHOT_FILE_BYTES_MIN \
+    (SCREE__SNAPSHOT_HEADER_BYTES + SCREE__SNAPSHOT_TRAILER_BYTES)
+
+#define SCREE__SNAPSHOT_RAW_TARGET \
+    (64u * 1024)                           /* an entry block ends with the entry that reaches it */
+#define SCREE__SNAPSHOT_RAW_MAX (1u << 20) /* of any block, before compression */
+#define SCREE__SNAPSHOT_POSITIONS_MAX 65535u /* of one page: the depth of a chain has 16 bits */
+#define SCREE__SNAPSHOT_ENTRY_BYTES_MIN 2u   /* a tombstone beside its neighbour */
+/* tag, id gap, count, positions (lsn and length), version */
+#define SCREE__SNAPSHOT_ENTRY_BYTES_MAX \
+    (1u + 10u + 3u + SCREE__SNAPSHOT_POSITIONS_MAX * (9u + 5u) + 10u)
+static_assert(SCREE__SNAPSHOT_RAW_TARGET + SCREE__SNAPSHOT_ENTRY_BYTES_MAX <=
+                  SCREE__SNAPSHOT_RAW_MAX,
+              "a block that has not reached its target has room for any entry");
+/* A state block that zstd shrinks further than this is stored as it is: what a state makes a reader
+   allocate is thereby bounded by the size of the file. */
+#define SCREE__SNAPSHOT_STATE_RATIO_MAX 64u
+
+/* What a snapshot file is. Deltas are named so that a reader of this version can refuse them by
+   name; it neither writes nor reads them. */
+enum scree__snapshot_type { SCREE__SNAPSHOT_FULL = 1, SCREE__SNAPSHOT_DELTA = 2 };
+
+enum scree__snapshot_block_kind {
+    SCREE__SNAPSHOT_BLOCK_ENTRIES = 1,
+    SCREE__SNAPSHOT_BLOCK_STATE = 2,
+    SCREE__SNAPSHOT_BLOCK_TRAILER = 3 /* no block: the file ends with this */
+};
+
+enum scree__snapshot_packing { SCREE__SNAPSHOT_STORED = 0, SCREE__SNAPSHOT_ZSTD = 1 };
+
+/* Low three bits of an entry's tag; 4 to 7 are free for what deltas will need. */
+enum scree__snapshot_entry_kind {
+    SCREE__SNAPSHOT_ENTRY_SINGLE = 0,    /* one position, version = its end */
+    SCREE__SNAPSHOT_ENTRY_CHAIN = 1,     /* two or more, version = the end of the newest */
+    SCREE__SNAPSHOT_ENTRY_VERSIONED = 2, /* one or more, any other version */
+    SCREE__SNAPSHOT_ENTRY_TOMBSTONE = 3
+};
+
+struct scree__snapshot_block {
+    uint8_t kind;    /* enum scree__snapshot_block_kind */
+    uint8_t packing; /* enum scree__snapshot_packing */
+    uint32_t stored_len;
+    uint32_t raw_len;
+    uint32_t count; /* entries; 0 in a state block, as are the ids */
+    uint64_t first_id;
+    uint64_t last_id;
+    uint64_t hash; /* of the payload as stored, seeded with the hash of the header before it */
+};
+
+struct scree__snapshot_trailer {
+    uint32_t blocks;
+    uint64_t entries; /* tombstones included */
+    uint64_t tombstones;
+    uint64_t state_len;
+    uint64_t id_high;
+    uint64_t stable_lsn; /* no position and no version in the file is above it */
+};
+
+/* ---- little-endian words --------------------------------------------------------------------- */
+
+static inline void
+scree__le32_put(unsigned char *p, uint32_t v)
+{
+    for (unsigned i = 0; i < 4; i++)
+        p[i] = (unsigned char)(v >> (8 * i));
+}
+
+static inline void
+scree__le64_put(unsigned char *p, uint64_t v)
+{
+    for (unsigned i = 0; i < 8; i++)
+        p[i] = (unsigned char)(v >> (8 * i));
+}
+
+static inline uint32_t
+scree__le32_get(const unsigned char *p)
+{
+    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
+
+static inline uint64_t
+scree__le64_get(const unsigned char *p)
+{
+    return (uint64_t)scree__le32_get(p) | (uint64_t)scree__le32_get(p + 4) << 32;
+}
+
+/* ---- codec.c ------------------------------------------------------------------------------------
+ * A function that judges bytes returns NULL, or what is wrong with them in a few words; its caller
+ * knows the file and the offset and makes the error of it. */
+
+void scree__snapshot_prefix_put(unsigned char *p, const char *magic, uint32_t version);
+/* Whether p starts a file of this kind, whatever its version. */
+const char *scree__snapshot_prefix_get(const unsigned char *p, const char *magic,
+                                       uint32_t *version_out);
+
+void scree__snapshot_header_put(unsigned char *p, const struct scree__snapshot_meta *meta);
+const char *scree__snapshot_header_get(const unsigned char *p,
+                                       struct scree__snapshot_meta *meta_out, uint32_t *type_out);
+
+void scree__snapshot_block_put(unsigned char *p, const struct scree__snapshot_block *b);
+/* Lengths, counts and ids are in bounds after this; the hash is checked by unpack. */
+const char *scree__snapshot_block_get(const unsigned char *p, struct scree__snapshot_block *b_out);
+
+/* All but the hash, which is the last 8 of SCREE__SNAPSHOT_TRAILER_BYTES. */
+void scree__snapshot_trailer_put(unsigned char *p, const struct scree__snapshot_trailer *t);
+const char *scree__snapshot_trailer_get(const unsigned char *p,
+                                        struct scree__snapshot_trailer *t_out);
+
+/* Header and payload of one block into dst, which holds SCREE__SNAPSHOT_BLOCK_BYTES and the
+   ZSTD_compressBound of raw_len. b: kind, raw_len, count and ids given, the rest is set. */
+size_t scree__snapshot_block_pack(ZSTD_CCtx *cctx, struct scree__snapshot_block *b, const void *raw,
+                                  unsigned char *dst, size_t dst_cap);
+/* Checks the hash and puts b->raw_len bytes in raw. */
+const char *scree__snapshot_block_unpack(ZSTD_DCtx *dctx, const struct scree__snapshot_block *b,
+                                         const void *stored, void *raw);
+
+/* One block of entries in the making. */
+struct scree__snapshot_encoder {
+    unsigned char *raw; /* SCREE__SNAPSHOT_RAW_MAX bytes */
+    size_t len;
+    uint64_t replay_lsn;
+    uint64_t first_id, last_id;
+    uint64_t end_lsn; /* of the newest position of the last page; 0 at the start of a block */
+    uint32_t count;
+};
+
+const char *scree__snapshot_entry_check(const struct scree__snapshot_entry *e, uint64_t replay_lsn);
+/* e has passed the check, has a larger id than the last, and the block is below its target. */
+void scree__snapshot_entry_put(struct scree__snapshot_encoder *enc,
+                               const struct scree__snapshot_entry *e);
+
+/* One block of entries being read. */
+struct scree__snapshot_cursor {
+    const unsigned char *at, *end;
+    struct scree__position
+        *positions; /* scratch of the caller: SCREE__SNAPSHOT_POSITIONS_MAX, or half
+                                          as many as the block has raw bytes */
+    uint32_t left;  /* entries */
+    uint64_t replay_lsn;
+    uint64_t limit_lsn; /* nothing is above it */
+    uint64_t first_id;
+    uint64_t id;      /* of the last entry; first_id - 1 before it */
+    uint64_t last_id; /* what id must be at the end */
+    uint64_t end_lsn;
+};
+
+void scree__snapshot_cursor_init(struct scree__snapshot_cursor *c,
+                                 const struct scree__snapshot_block *b, const void *raw,
+                                 uint64_t replay_lsn, uint64_t limit_lsn);
+/* Only while c->left > 0. e_out->positions lives until the next call. */
+const char *scree__snapshot_entry_get(struct scree__snapshot_cursor *c,
+                                      struct scree__snapshot_entry *e_out);
+/* After the last entry: whether the block ends where it says. */
+const char *scree__snapshot_cursor_finish(const struct scree__snapshot_cursor *c);
+
+/* ---- manifest.c: names ----------------------------------------------------------------------- */
+
+enum scree__snapshot_file { SCREE__SNAPSHOT_FILE = 0, SCREE__MANIFEST_FILE = 1 };
+
+#define SCREE__SNAPSHOT_NAME_BYTES 32u /* of the longest name, with its NUL */
+
+/* snapshot-<16 hex digits> or manifest-<16 hex digits>, with .tmp if asked for. */
+void scree__snapshot_name(char name_out[SCREE__SNAPSHOT_NAME_BYTES], enum scree__snapshot_file file,
+                          uint64_t number, bool tmp);
+/* Whether this is exactly such a name: whatever else lies in the directory is a stranger's. */
+bool scree__snapshot_name_parse(const char *name, enum scree__snapshot_file *file_out,
+                                uint64_t *number_out, bool *tmp_out);
+
+#endif

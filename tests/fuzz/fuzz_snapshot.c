@@ -1,0 +1,206 @@
+/*
+ * fuzz_snapshot.c - any bytes as a snapshot file, a manifest, or a block of entries.
+ *
+ * GOAL    no bytes make the readers crash, hang, allocate beyond the file's size by more than their
+ *         stated bounds, or hand out an entry that breaks an invariant of codec.c.
+ * METHOD  the first byte chooses the reader and whether checksums are set right first (a checksum
+ *         hides everything behind it from a fuzzer); the rest is the file, served from memory.
+ * ORACLE  the visitor checks every entry, manifests are checked by their bounds; sanitizers do the
+ *         rest.
+ */
+#include "snapshot/snapshot_private.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MANIFEST "manifest-0000000000000001"
+
+struct image {
+    const unsigned char *data;
+    size_t len;
+};
+
+struct seen {
+    uint64_t replay_lsn, stable_lsn, last_id, entries;
+};
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
+
+static int
+image_open(void *ctx, const char *path, int flags)
+{
+    (void)ctx;
+    (void)path;
+    (void)flags;
+    return 1;
+}
+
+static int
+image_close(void *ctx, int file)
+{
+    (void)ctx;
+    (void)file;
+    return 0;
+}
+
+static int64_t
+image_read(void *ctx, int file, void *data, size_t len, uint64_t offset)
+{
+    const struct image *image = ctx;
+    size_t n = offset < image->len ? image->len - (size_t)offset : 0;
+
+    (void)file;
+    n = n < len ? n : len;
+    if (n > 0)
+        memcpy(data, image->data + offset, n);
+    return (int64_t)n;
+}
+
+static int
+image_info(void *ctx, int file, scree_env_info *info_out)
+{
+    const struct image *image = ctx;
+
+    (void)file;
+    *info_out = (scree_env_info){.size_bytes = image->len, .disk_bytes = image->len};
+    return 0;
+}
+
+static int
+image_list(void *ctx, const char *path, int (*visit)(void *, const char *), void *visit_ctx)
+{
+    (void)ctx;
+    (void)path;
+    return visit(visit_ctx, MANIFEST);
+}
+
+static void
+require(int ok)
+{
+    if (!ok)
+        abort();
+}
+
+static int
+seen_visit(void *ctx, const struct scree__snapshot_entry *e)
+{
+    struct seen *s = ctx;
+
+    require(scree__snapshot_entry_check(e, s->replay_lsn) == NULL);
+    require(e->id > s->last_id && e->version <= s->stable_lsn);
+    require(e->n == 0 ||
+            e->positions[e->n - 1].lsn + e->positions[e->n - 1].disk_len <= s->stable_lsn);
+    s->last_id = e->id;
+    s->entries++;
+    return 0;
+}
+
+/* Every checksum that can be found is set right. */
+static void
+snapshot_rehash(unsigned char *data, size_t len)
+{
+    size_t at = SCREE__SNAPSHOT_HEADER_BYTES;
+
+    scree__le32_put(data + 12, (uint32_t)XXH3_64bits(data, 12));
+    scree__le64_put(data + 64, XXH3_64bits(data, 64));
+    while (len - at > SCREE__SNAPSHOT_TRAILER_BYTES + SCREE__SNAPSHOT_BLOCK_BYTES) {
+        unsigned char *payload = data + at + SCREE__SNAPSHOT_BLOCK_BYTES;
+        size_t stored = scree__le32_get(data + at + 4);
+
+        if (stored > len - at - SCREE__SNAPSHOT_BLOCK_BYTES)
+            break;
+        scree__le64_put(payload - 8,
+                        XXH3_64bits_withSeed(payload, stored, XXH3_64bits(data + at, 32)));
+        at += SCREE__SNAPSHOT_BLOCK_BYTES + stored;
+    }
+    scree__le64_put(data + len - 8, XXH3_64bits(data, len - 8));
+}
+
+static void
+fuzz_snapshot(const scree_env *env, unsigned char *data, size_t len, int rehash)
+{
+    struct scree__generation g = {.file_bytes = len, .stable_lsn = UINT64_MAX};
+    struct scree__snapshot_loaded l;
+    struct seen s = {0};
+    uint8_t uuid[16] = {0};
+    int rc;
+
+    if (len >= SCREE__SNAPSHOT_FILE_BYTES_MIN) {
+        if (rehash)
+            snapshot_rehash(data, len);
+        memcpy(uuid, data + 16, 16);
+        g.number = scree__le64_get(data + 32);
+        g.replay_lsn = s.replay_lsn = scree__le64_get(data + 40);
+        s.stable_lsn = scree__le64_get(data + len - 16);
+    }
+    g.file_hash = XXH3_64bits(data, len);
+    rc = scree__snapshot_load(env, "/", &g, uuid, 1, seen_visit, &s, &l);
+    require(rc != 0 || (l.entries == s.entries && l.state_len <= 64 * len));
+    scree__free(l.state, l.state_len);
+}
+
+static void
+fuzz_manifest(const scree_env *env, unsigned char *data, size_t len, int rehash)
+{
+    struct scree__manifest m;
+    uint32_t skipped;
+    int rc;
+
+    if (rehash && len >= 24) {
+        scree__le32_put(data + 12, (uint32_t)XXH3_64bits(data, 12));
+        scree__le64_put(data + len - 8, XXH3_64bits(data, len - 8));
+    }
+    rc = scree__manifest_load(env, "/", &m, &skipped);
+    require(rc != 0 || (m.number == 1 && m.segment_bytes >= 65536 && m.generations <= 2));
+    require(rc == 0 || (m.number == 0 && rc != -ENOENT));
+}
+
+/* len 1 to RAW_MAX; the first bytes also choose count and ids. */
+static void
+fuzz_block(const unsigned char *data, size_t len)
+{
+    static struct scree__position positions[SCREE__SNAPSHOT_POSITIONS_MAX];
+    struct scree__snapshot_block b = {.raw_len = (uint32_t)len,
+                                      .count = 1 + (uint32_t)data[0] * 4,
+                                      .first_id = 1,
+                                      .last_id = UINT64_MAX >> data[len - 1] % 64};
+    struct scree__snapshot_cursor c = {.positions = positions};
+    struct seen s = {.replay_lsn = 4096, .stable_lsn = UINT64_MAX >> data[len / 2] % 40};
+    struct scree__snapshot_entry e;
+
+    scree__snapshot_cursor_init(&c, &b, data, s.replay_lsn, s.stable_lsn);
+    while (c.left > 0 && !scree__snapshot_entry_get(&c, &e))
+        seen_visit(&s, &e);
+    if (c.left == 0)
+        (void)scree__snapshot_cursor_finish(&c);
+}
+
+int
+LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
+{
+    struct image image;
+    scree_env env = *scree_env_posix();
+    unsigned char *copy;
+
+    if (len < 2 || len > SCREE__SNAPSHOT_RAW_MAX)
+        return 0;
+    copy = malloc(len - 1); /* of exactly this size: reading beyond it shows */
+    require(copy != NULL);
+    memcpy(copy, data + 1, len - 1);
+    image = (struct image){copy, len - 1};
+    env.ctx = &image;
+    env.open = image_open;
+    env.close = image_close;
+    env.read = image_read;
+    env.info = image_info;
+    env.list = image_list;
+    if (data[0] % 3 == 0)
+        fuzz_snapshot(&env, copy, len - 1, data[0] & 0x40);
+    else if (data[0] % 3 == 1)
+        fuzz_manifest(&env, copy, len - 1, data[0] & 0x40);
+    else
+        fuzz_block(copy, len - 1);
+    free(copy);
+    return 0;
+}

@@ -1,0 +1,188 @@
+/*
+ * bench_work.c - the timed operations.
+ *
+ * The harness has to cost a few ns where an operation costs forty: page ids are drawn beforehand into
+ * a table that is read in order, fragments are made beforehand and only stamped, the clock is looked at
+ * once in 64 operations (always where an operation is durable, so slow), and each workload has a loop of
+ * its own into which its operation is inlined.
+ */
+#include "bench.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define BATCH 64u
+
+typedef int (*bench_op)(struct bench_worker *w);
+
+static inline scree_page_id
+next_id(struct bench_worker *w)
+{
+    return w->draws[w->at++ & w->draws_mask];
+}
+
+static inline int
+settle(struct bench_worker *w, scree_version version)
+{
+    return w->run->options.group ? scree_wait_stable(w->cache, version, -1) : 0;
+}
+
+static inline int
+op_frag_merge(struct bench_worker *w)
+{
+    const struct bench_run *run = w->run;
+    uint32_t index = (uint32_t)w->at % BENCH_POOL;
+    scree_page_id id = next_id(w);
+    uint64_t stamp = bench_fragment_stamp(id, index);
+    unsigned char *frag = w->frags + (size_t)index * run->options.frag;
+    scree_version version;
+    int rc;
+
+    memcpy(frag, &stamp, sizeof(stamp));
+    rc = scree_page_append(w->cache, id, (scree_slice){frag, run->options.frag}, &version);
+    if (rc != 0)
+        return rc;
+    if (run->appends != NULL)
+        run->appends[w->thread * run->appends_span + (id - run->shared->id_min)]++;
+    w->user_bytes += run->options.frag;
+    return settle(w, version);
+}
+
+static inline int
+op_page_get(struct bench_worker *w)
+{
+    scree_page_id id = next_id(w);
+    scree_slice page;
+    uint64_t sum = 0, word;
+    int rc;
+
+    scree_read_enter(w->cache);
+    rc = scree_page_get(w->cache, id, &page, NULL);
+    if (rc == 0)
+        memcpy(w->copy, page.data, page.len);
+    scree_read_leave(w->cache);
+    if (rc != 0)
+        return rc;
+    for (size_t at = 0; at + sizeof(word) <= page.len; at += 64) {
+        memcpy(&word, w->copy + at, sizeof(word));
+        sum += word;
+    }
+    w->sum += sum;
+    return 0;
+}
+
+static inline int
+op_page_view(struct bench_worker *w)
+{
+    scree_page_id id = next_id(w);
+    scree_slice page;
+    uint64_t words[8] = {0};
+    int rc;
+
+    scree_read_enter(w->cache);
+    rc = scree_page_get(w->cache, id, &page, NULL);
+    if (rc == 0)
+        memcpy(words, page.data, sizeof(words)); /* --page is 64 at least */
+    scree_read_leave(w->cache);
+    w->sum += words[0] + words[1] + words[2] + words[3] + words[4] + words[5] + words[6] + words[7];
+    return rc;
+}
+
+static inline int
+op_mixed(struct bench_worker *w)
+{
+    return tool_rng_next(&w->rng) >> 63 ? op_page_get(w) : op_frag_merge(w);
+}
+
+static inline int
+op_commit(struct bench_worker *w)
+{
+    const struct bench_run *run = w->run;
+    uint64_t k = run->shared->commit_n[w->thread];
+    scree_version version;
+    scree_page_id id;
+    int rc;
+
+    bench_value_make(w->copy, run->options.value, w->thread, k, run->options.seed);
+    rc = scree_page_allocate(w->cache, (scree_slice){w->copy, run->options.value}, &id, &version);
+    if (rc == 0)
+        rc = scree_wait_stable(w->cache, version, -1);
+    if (rc != 0)
+        return rc;
+    run->commit_ids[w->thread * run->shared->commit_cap + k] = id;
+    run->shared->commit_n[w->thread] = k + 1;
+    w->user_bytes += run->options.value;
+    return 0;
+}
+
+static inline __attribute__((always_inline)) void
+loop(struct bench_worker *w, uint64_t max_ops, bench_op op, bool every)
+{
+    uint64_t ops = 0;
+    int rc = 0;
+
+    while (rc == 0 && ops < max_ops &&
+           atomic_load_explicit(w->stop, memory_order_relaxed) == 0) { /* only ends the loop */
+        uint64_t start = tool_now_ns();
+
+        rc = op(w);
+        scree__histogram_add(w->latency, tool_now_ns() - start);
+        ops += rc == 0;
+        for (unsigned i = 1; !every && i < BATCH && rc == 0; i++) {
+            rc = op(w);
+            ops += rc == 0;
+        }
+    }
+    w->ops += ops;
+    w->error = rc;
+}
+
+void
+bench_worker_run(struct bench_worker *w, uint64_t max_ops)
+{
+    bool every = w->run->options.group;
+
+    switch (w->run->options.workload) {
+    case BENCH_FRAG_MERGE:
+        loop(w, max_ops, op_frag_merge, every);
+        break;
+    case BENCH_PAGE_GET:
+    case BENCH_PAGE_GET_COLD:
+        loop(w, max_ops, op_page_get, every);
+        break;
+    case BENCH_PAGE_VIEW:
+        loop(w, max_ops, op_page_view, every);
+        break;
+    case BENCH_MIXED:
+        loop(w, max_ops, op_mixed, every);
+        break;
+    case BENCH_COMMIT:
+        loop(w, max_ops, op_commit, true);
+        break;
+    case BENCH_RECOVER: /* its work is the load */
+    case BENCH_WORKLOADS:
+        break;
+    }
+}
+
+int
+bench_worker_init(struct bench_worker *w)
+{
+    const struct bench_options *o = &w->run->options;
+    size_t copy = o->page + (size_t)BENCH_FRAGS_KEPT * o->frag;
+
+    w->copy = malloc(copy > o->value ? copy : o->value);
+    w->frags = malloc((size_t)BENCH_POOL * o->frag);
+    if (w->copy == NULL || w->frags == NULL)
+        return SCREE_E_NO_MEMORY;
+    for (uint32_t i = 0; i < BENCH_POOL; i++)
+        bench_fragment_make(w->frags + (size_t)i * o->frag, o->frag, i, o->seed);
+    return 0;
+}
+
+void
+bench_worker_destroy(struct bench_worker *w)
+{
+    free(w->copy);
+    free(w->frags);
+}

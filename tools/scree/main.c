@@ -1,0 +1,59 @@
+/*
+ * main.c - the `scree` command: picks the subcommand.
+ */
+#include "tool.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const struct {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *title; /* argv[0] of the subcommand, as its messages show it */
+    const char *what;
+} commands[] = {
+    {"stress", tool_stress, "scree stress", "work on self-checking pages, kill -9, recover, check"},
+    {"bench", tool_bench, "scree bench", "one workload, one line of JSON"},
+    {"stat", tool_stat, "scree stat", "figures of a directory"},
+    {"dump", tool_dump, "scree dump", "pages of a directory, or the bytes of one page"},
+};
+
+#define COMMANDS (sizeof(commands) / sizeof(commands[0]))
+
+static void
+usage(FILE *to)
+{
+    (void)fprintf(to, "Usage: scree COMMAND [OPTION...]\n\n");
+    for (size_t i = 0; i < COMMANDS; i++)
+        (void)fprintf(to, "  %-8s %s\n", commands[i].name, commands[i].what);
+    (void)fprintf(to, "\n`scree COMMAND --help` lists a command's options.\n");
+}
+
+int
+main(int argc, char **argv)
+{
+    if (argc < 2) {
+        usage(stderr);
+        return TOOL_TROUBLE;
+    }
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "help") == 0) {
+        usage(stdout);
+        return TOOL_OK;
+    }
+    if (strcmp(argv[1], "--version") == 0) {
+        (void)printf("scree %s\n", scree_version_string());
+        return TOOL_OK;
+    }
+    for (size_t i = 0; i < COMMANDS; i++) {
+        if (strcmp(argv[1], commands[i].name) == 0) {
+            char title[32];
+
+            (void)snprintf(title, sizeof(title), "%s", commands[i].title);
+            argv[1] = title;
+            return commands[i].run(argc - 1, argv + 1);
+        }
+    }
+    (void)fprintf(stderr, "scree: no command '%s'\n", argv[1]);
+    usage(stderr);
+    return TOOL_TROUBLE;
+}

@@ -1,0 +1,96 @@
+/*
+ * tool.h - what the subcommands of `scree` share: time, random numbers, files, processes, messages.
+ */
+#ifndef SCREE_TOOL_H
+#define SCREE_TOOL_H
+
+#include "scree.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* ---- subcommands: argv[0] is "scree <name>"; the result is the exit status ---- */
+int tool_bench(int argc, char **argv);
+int tool_stress(int argc, char **argv);
+int tool_stat(int argc, char **argv);
+int tool_dump(int argc, char **argv);
+
+enum tool_exit { TOOL_OK = 0, TOOL_WRONG = 1, TOOL_TROUBLE = 2 };
+
+/* ---- util.c ---- */
+
+uint64_t tool_now_ns(void); /* monotonic */
+void tool_sleep_ms(unsigned ms);
+
+/* A bijective mixer (splitmix64's): also a good hash of one word. */
+static inline uint64_t
+tool_mix(uint64_t x)
+{
+    x += 0x9e3779b97f4a7c15u;
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+    return x ^ (x >> 31);
+}
+
+/* xorshift64*: one multiply a draw, never 0 inside. */
+struct tool_rng {
+    uint64_t state;
+};
+static inline void
+tool_rng_init(struct tool_rng *rng, uint64_t seed)
+{
+    rng->state = tool_mix(seed) | 1;
+}
+static inline uint64_t
+tool_rng_next(struct tool_rng *rng)
+{
+    uint64_t x = rng->state;
+
+    x ^= x >> 12;
+    x ^= x << 25;
+    x ^= x >> 27;
+    rng->state = x;
+    return x * 0x2545f4914f6cdd1du;
+}
+/* Uniform in [0, n), n up to 2^32. */
+static inline uint64_t
+tool_rng_below(struct tool_rng *rng, uint64_t n)
+{
+    return ((tool_rng_next(rng) >> 32) * n) >> 32;
+}
+/* Uniform in [0, 1). */
+static inline double
+tool_rng_unit(struct tool_rng *rng)
+{
+    return (double)(tool_rng_next(rng) >> 11) * 0x1p-53;
+}
+
+/* Zero-filled memory that children share with us and that outlives their death; NULL on failure.
+   Untouched parts cost nothing. */
+void *tool_shared_alloc(size_t bytes);
+
+/* Remove a directory and all below it, following no link; 0 or -errno; 0 if it is not there. */
+int tool_remove_tree(const char *path);
+/* st_blocks x 512 of the regular files below path. */
+uint64_t tool_disk_bytes(const char *path);
+/* A whole number as an option's value within [min, max]; else a usage error through argp. */
+struct argp_state;
+uint64_t tool_number(const struct argp_state *state, const char *text, uint64_t min, uint64_t max);
+double tool_real(const struct argp_state *state, const char *text, double min, double max);
+
+/* Figures of this process from /proc/self; 0 where they cannot be had. */
+uint64_t tool_proc_status_bytes(const char *field); /* "VmHWM:", "RssAnon:" */
+uint64_t tool_proc_io_bytes(const char *field);     /* "write_bytes:" */
+
+/* "scree <sub>: <what>: <name of code> (<detail of the last failure>)" on stderr. */
+void tool_complain(const char *what, int code);
+
+/* ---- open.c ---- */
+
+struct scree__manifest;
+/* Open any directory read-only, whatever its materializer: its name comes from the manifest, its merge
+   fails, so only unmerged reads are to be used. Complains itself. */
+int tool_open_any(const char *dir, struct scree__manifest *manifest_out, scree_cache **cache_out);
+
+#endif
