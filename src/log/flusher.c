@@ -450,7 +450,8 @@ stable_turn(struct scree__log *log, uint64_t lsn, uint64_t now, uint64_t deadlin
     int rc = reached ? 0 : scree__log_check(log);
 
     if (!reached && rc == 0) {
-        bool lead = now < deadline && lead_try(log);
+        /* Who has only so much time does not lead: a sync takes as long as it takes. */
+        bool lead = deadline == UINT64_MAX && lead_try(log);
 
         if (lead) {
             scree__gate_leave(&log->stable_gate);
@@ -480,6 +481,8 @@ scree__log_wait_stable(struct scree__log *log, uint64_t lsn, uint64_t timeout_ns
     uint64_t deadline = timeout_ns > UINT64_MAX - now ? UINT64_MAX : now + timeout_ns;
 
     scree__atomic_max(&log->requested, lsn); /* F0 */
+    if (deadline != UINT64_MAX)
+        scree__flusher_kick(log);
     for (;;) {
         int rc = stable_turn(log, lsn, now, deadline);
 

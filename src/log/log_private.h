@@ -210,6 +210,11 @@ struct log_seal scree__seal_of(const struct scree__record *r);
 /* Do the last bytes of a block say that a seal ends there? `block_end` is just behind them. */
 bool scree__seal_footer(const uint8_t *block_end, uint64_t end_lsn, uint64_t *seal_lsn_out);
 uint64_t scree__log_hash(const void *data, size_t len);
+#define LOG_STAMP_BYTES 16
+void scree__file_stamp(uint8_t at[LOG_STAMP_BYTES], uint64_t magic, uint32_t version);
+/* False: damaged, or something else. */
+bool scree__file_stamp_read(const uint8_t at[LOG_STAMP_BYTES], uint64_t magic,
+                            uint32_t *version_out);
 void scree__put_u64(uint8_t *at, uint64_t v);
 void scree__put_u32(uint8_t *at, uint32_t v);
 uint64_t scree__get_u64(const uint8_t *at);

@@ -77,6 +77,23 @@ scree__log_hash(const void *data, size_t len)
     return XXH3_64bits(data, len);
 }
 
+/* What every file of the log begins with, in this and in later formats: magic, version, and a check of both, so
+   that a version that is not known is told from one that is damaged. */
+void
+scree__file_stamp(uint8_t at[LOG_STAMP_BYTES], uint64_t magic, uint32_t version)
+{
+    scree__put_u64(at, magic);
+    scree__put_u32(at + 8, version);
+    scree__put_u32(at + 12, (uint32_t)XXH3_64bits(at, 12));
+}
+
+bool
+scree__file_stamp_read(const uint8_t at[LOG_STAMP_BYTES], uint64_t magic, uint32_t *version_out)
+{
+    *version_out = scree__get_u32(at + 8);
+    return scree__get_u64(at) == magic && scree__get_u32(at + 12) == (uint32_t)XXH3_64bits(at, 12);
+}
+
 /* Bytes between header and payload. */
 static uint32_t
 kind_ext_bytes(uint8_t kind)

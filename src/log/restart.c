@@ -1,7 +1,7 @@
 /*
  * restart.c - the open mark, and what happens between a crash and the first new write.
  *
- * FILE  OPEN, little-endian: 0 magic   8 u32 format version   12 u32 0   16 ring_bytes
+ * FILE  OPEN, little-endian: 0 magic   8 u32 format version   12 u32 check   16 ring_bytes
  *       24 unsynced_bytes   32 XXH3_64 of the 32 bytes before.   Written by tmp + rename.
  * PROTOCOL
  *   Before its first reservation an opened log makes OPEN durable; only a clean close removes it.
@@ -45,11 +45,15 @@ mark_decode(struct scree__log *log, const uint8_t *at, size_t len)
     /* What an unreadable mark stands for. */
     log->found_ring_bytes = LOG_RING_BYTES_MAX;
     log->found_unsynced_bytes = LOG_RING_BYTES_MAX * LOG_UNSYNCED_RINGS;
-    if (len != MARK_BYTES || scree__get_u64(at) != MARK_MAGIC)
+    uint32_t version;
+
+    if (len < LOG_STAMP_BYTES || !scree__file_stamp_read(at, MARK_MAGIC, &version))
         return 0;
-    if (scree__get_u32(at + 8) != MARK_FORMAT)
+    if (version != MARK_FORMAT)
         return scree__fail(SCREE_E_FORMAT, "%s/%s: format %u is unknown to this version of scree",
-                           log->options.dir, LOG_MARK_NAME, scree__get_u32(at + 8));
+                           log->options.dir, LOG_MARK_NAME, version);
+    if (len != MARK_BYTES)
+        return 0;
     uint64_t ring = scree__get_u64(at + 16);
     uint64_t unsynced = scree__get_u64(at + 24);
 
@@ -80,7 +84,7 @@ scree__mark_load(struct scree__log *log)
     }
     if (rc == SCREE_E_TOO_BIG) {
         scree__fail_clear();
-        return mark_decode(log, NULL, 0);
+        return mark_decode(log, (const uint8_t *)"", 0);
     }
     if (rc != 0)
         return rc;
@@ -102,8 +106,7 @@ mark_store(struct scree__log *log)
 {
     uint8_t bytes[MARK_BYTES] = {0};
 
-    scree__put_u64(bytes, MARK_MAGIC);
-    scree__put_u32(bytes + 8, MARK_FORMAT);
+    scree__file_stamp(bytes, MARK_MAGIC, MARK_FORMAT);
     scree__put_u64(bytes + 16, log->ring_bytes);
     scree__put_u64(bytes + 24, log->unsynced_bytes_max);
     scree__put_u64(bytes + 32, scree__log_hash(bytes, 32));

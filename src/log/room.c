@@ -75,7 +75,7 @@ room_hold(const struct scree__log *log, enum scree__log_class class)
     return log->reserve_bytes;
 }
 
-/* ---- asking -------------------------------------------------------------------------------------------- */
+/* ---- asking ---------------------------------------------------------------------------------- */
 
 /* E1. `need` bytes, or a portion in advance where that leaves the reserve alone. */
 static bool
@@ -256,7 +256,7 @@ scree__room_freed(struct scree__log *log)
     }
 }
 
-/* ---- the allocator thread ------------------------------------------------------------------------------ */
+/* ---- the allocator thread -------------------------------------------------------------------- */
 
 static bool
 room_over_limit(const struct scree__log *log, uint64_t more)

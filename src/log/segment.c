@@ -4,7 +4,8 @@
  * FILE  segment-<16 hex digits>: one header block, then the data of positions
  *       [number * segment_bytes, (number + 1) * segment_bytes), so that position lsn lies at offset
  *       LOG_HEADER_BYTES + lsn % segment_bytes. The header, little-endian, rest zero:
- *         0 magic   8 u32 format version   12 u32 0   16 number   24 segment_bytes   32 uuid[16]
+ *         0 magic   8 u32 format version   12 u32 check of these 12   16 number   24 segment_bytes
+ *         32 uuid[16]
  *         48 prev_end   56 XXH3_64 of the 56 bytes before
  *       prev_end: where the log ended before this segment; its own start, or less after a jump.
  *
@@ -100,8 +101,7 @@ static void
 header_encode(const struct scree__log *log, uint64_t number, uint64_t prev_end, uint8_t *at)
 {
     memset(at, 0, LOG_HEADER_BYTES);
-    scree__put_u64(at, SEGMENT_MAGIC);
-    scree__put_u32(at + 8, SEGMENT_FORMAT);
+    scree__file_stamp(at, SEGMENT_MAGIC, SEGMENT_FORMAT);
     scree__put_u64(at + 16, number);
     scree__put_u64(at + 24, log->segment_bytes);
     memcpy(at + 32, log->options.uuid, 16);
@@ -123,12 +123,14 @@ header_decode(const struct scree__log *log, uint64_t number, const uint8_t *at, 
     scree__segment_name(number, name);
     seg->header_ok = false;
     seg->prev_end = number * log->segment_bytes;
-    if (len < SEGMENT_HEADER_USED || scree__get_u64(at) != SEGMENT_MAGIC)
+    uint32_t version;
+
+    if (len < SEGMENT_HEADER_USED || !scree__file_stamp_read(at, SEGMENT_MAGIC, &version))
         return 0;
-    if (scree__get_u32(at + 8) != SEGMENT_FORMAT)
+    if (version != SEGMENT_FORMAT)
         return scree__fail(SCREE_E_FORMAT,
                            "%s/%s: segment format %u is unknown to this version of scree (%u)",
-                           log->options.dir, name, scree__get_u32(at + 8), SEGMENT_FORMAT);
+                           log->options.dir, name, version, SEGMENT_FORMAT);
     if (scree__get_u64(at + 56) != scree__log_hash(at, 56))
         return 0;
     if (memcmp(at + 32, log->options.uuid, 16) != 0)

@@ -2,10 +2,9 @@
  * consolidate.c - write a page's merged form to the log, so that its fragments' records die.
  *
  * WORD   the page's slot.
- * EDGES  step                              who          order         pairs        if it loses
- *   C1   chain -> consolidated base          any thread   CAS acq_rel   every load   abort: whoever won
- *                                                                                  appended and
- *          notes it again
+ * EDGES  step                        who          order         pairs        if it loses
+ *   C1   chain -> consolidated base    any thread   CAS acq_rel   every load   abort, build anew; after
+ *                                                                              a few losses leave it deep
  * INVARIANTS
  *   I1 the record carries the page's version: consolidation never changes it (P3).
  *   I2 between merging and C1 the read section is left once, for admission. Afterwards the head
@@ -150,6 +149,44 @@ scree__consolidate(struct scree__context *ctx, scree_page_id id)
     return rc;
 }
 
+/*
+ * Walk the noted pages' chains in step, so that their cache misses overlap: nodes of a page were written at
+ * different times and lie apart, and one chain by itself is one miss after the other.
+ */
+static void
+chains_prefetch(struct scree__context *ctx)
+{
+    const struct scree__node *at[CONSOLIDATE_LIST];
+    unsigned live = 0;
+
+    for (uint32_t i = 0; i < CONSOLIDATE_LIST; i++) {
+        struct scree__radix_ref ref = scree__radix_find(&ctx->cache->radix, ctx->consolidate[i]);
+        /* Acquire: the nodes. */
+        uint64_t word = ref.leaf == NULL
+                            ? 0
+                            : atomic_load_explicit(scree__radix_word(ref), memory_order_acquire);
+
+        if (slot_tag(word) != SLOT_NODE)
+            continue;
+        at[live] = slot_node(word);
+        __builtin_prefetch(at[live++]);
+    }
+    while (live > 0) {
+        unsigned kept = 0;
+
+        for (unsigned i = 0; i < live; i++) {
+            const struct scree__node *next = at[i]->next;
+
+            if (next == NULL)
+                continue;
+            __builtin_prefetch(next);
+            __builtin_prefetch((const char *)next + SCREE_CACHE_LINE);
+            at[kept++] = next;
+        }
+        live = kept;
+    }
+}
+
 void
 scree__consolidate_note(struct scree__context *ctx, scree_page_id id, uint64_t depth)
 {
@@ -168,6 +205,9 @@ scree__consolidate_note(struct scree__context *ctx, scree_page_id id, uint64_t d
     ctx->consolidate[ctx->consolidate_n++] = id;
     if (ctx->consolidate_n < CONSOLIDATE_LIST)
         return;
+    scree__rcu_enter();
+    chains_prefetch(ctx);
+    scree__rcu_leave();
     for (uint32_t i = 0; i < CONSOLIDATE_LIST; i++)
         (void)scree__consolidate(ctx, ctx->consolidate[i]);
     ctx->consolidate_n = 0;

@@ -39,7 +39,7 @@
 #define CLASS_FINE_COUNT ((CLASS_FINE_MAX - CLASS_FINE_MIN) / CLASS_FINE_STEP + 1)
 #define CLASS_MAX_BYTES 4096u
 #define CLASS_COUNT (CLASS_FINE_COUNT + 16u)
-#define RETURNED_BYTES_MAX ((uint64_t)1 << 20)
+#define RETURNED_BYTES_MAX ((uint64_t)4 << 20)
 #define NODE_LIST_BYTES ((size_t)128 << 10)
 
 static_assert(CLASS_COUNT <= NODE_CLASSES, "one free list a class");
@@ -119,26 +119,25 @@ node_recycle(struct scree__context *ctx, struct scree__node *node, unsigned clas
     ctx->free_node[class][ctx->free_n[class]++] = (uintptr_t)node;
 }
 
-/* Sort what has come home into the free lists. False: nothing had. */
+/* Sort one batch that has come home into the free lists. False: none has. */
 static bool
 returned_take(struct scree__context *ctx)
 {
-    /* E2: with the batches come the ends of all reads of their nodes, ordered by the grace period. */
-    struct scree__retired *b = atomic_exchange_explicit(&ctx->returned, NULL, memory_order_acquire);
-    bool any = b != NULL;
+    struct scree__retired *b = ctx->home;
 
-    while (b != NULL) {
-        struct scree__retired *next = b->next;
-
-        for (uint32_t i = 0; i < b->n; i++)
-            node_recycle(ctx, (struct scree__node *)(b->node[i] & SLOT_ADDRESS_MASK),
-                         (unsigned)(b->node[i] >> SLOT_DEPTH_SHIFT));
-        /* Relaxed: a bound on hoarding, no order needed. */
-        atomic_fetch_sub_explicit(&ctx->returned_bytes, b->bytes, memory_order_relaxed);
-        scree__free(b, sizeof *b);
-        b = next;
-    }
-    return any;
+    if (b == NULL)
+        /* E2: with the batches come the ends of all reads of their nodes, ordered by the grace period. */
+        b = atomic_exchange_explicit(&ctx->returned, NULL, memory_order_acquire);
+    if (b == NULL)
+        return false;
+    ctx->home = b->next;
+    for (uint32_t i = 0; i < b->n; i++)
+        node_recycle(ctx, (struct scree__node *)(b->node[i] & SLOT_ADDRESS_MASK),
+                     (unsigned)(b->node[i] >> SLOT_DEPTH_SHIFT));
+    /* Relaxed: a bound on hoarding, no order needed. */
+    atomic_fetch_sub_explicit(&ctx->returned_bytes, b->bytes, memory_order_relaxed);
+    scree__free(b, sizeof *b);
+    return true;
 }
 
 static struct scree__node *
@@ -148,9 +147,8 @@ node_allocate(struct scree__context *ctx, size_t bytes)
     struct scree__node *node;
 
     if (class != NODE_CLASS_NONE) {
-        if (ctx->free_n[class] == 0 &&
-            atomic_load_explicit(&ctx->returned, memory_order_relaxed) != NULL) /* re-read by E2 */
-            returned_take(ctx);
+        if (ctx->free_n[class] == 0)
+            (void)returned_take(ctx); /* one at a time: what overflows the lists is lost to them */
         if (ctx->free_n[class] > 0)
             return (struct scree__node *)ctx->free_node[class][--ctx->free_n[class]];
         bytes = class_bytes(class);
@@ -289,7 +287,8 @@ scree__retired_return(scree_cache *cache, struct scree__retired *b)
 void
 scree__nodes_drain(struct scree__context *ctx)
 {
-    returned_take(ctx);
+    while (returned_take(ctx))
+        ;
     for (unsigned c = 0; c < CLASS_COUNT; c++) {
         while (ctx->free_n[c] > 0)
             node_to_allocator((struct scree__node *)ctx->free_node[c][--ctx->free_n[c]], c);

@@ -168,8 +168,9 @@ struct scree_cache {
         retired;           /* pushed by any thread, taken whole by the reclaimer */
     _Atomic uint64_t hand; /* of the clock: next page id to look at */
     _Atomic uint32_t hand_busy;
-    _Atomic uint32_t reclaim_asked; /* futex of the reclaimer */
-    _Atomic uint32_t reclaim_done;  /* futex of those who wait for a grace period */
+    _Atomic uint32_t reclaim_asked;  /* futex of the reclaimer */
+    _Atomic uint32_t reclaim_asleep; /* R8, R9 of reclaim.c */
+    _Atomic uint32_t reclaim_done;   /* futex of those who wait for a grace period */
     pthread_t reclaimer;
     _Atomic uint32_t reclaim_stop; /* set once by close, read with acquire by the reclaimer */
 

@@ -159,9 +159,31 @@ page_node(struct scree__context *ctx, scree_page_id id, struct scree__node **nod
                        (unsigned long long)id);
 }
 
-int
-scree_page_get(scree_cache *cache, scree_page_id id, scree_slice *page_out,
-               scree_version *version_out)
+/* The head, if it is the whole page already; NULL: the long way. In the caller's read section. */
+static inline struct scree__node *
+page_hit(struct scree__context *ctx, scree_page_id id)
+{
+    struct scree__radix_ref ref = scree__radix_find(&ctx->cache->radix, id);
+    struct scree__node *head;
+    uint64_t word;
+
+    if (ref.leaf == NULL)
+        return NULL;
+    word = atomic_load_explicit(scree__radix_word(ref), memory_order_acquire); /* G1 */
+    if (slot_tag(word) != SLOT_NODE)
+        return NULL;
+    head = slot_node(word);
+    if (head->kind != NODE_BASE && head->kind != NODE_EMPTY)
+        return NULL;
+    mark_referenced(ref);
+    scree__count(ctx, COUNT_HITS, 1);
+    return head;
+}
+
+/* Misses, merges and mistakes. */
+static int
+page_get_slow(scree_cache *cache, scree_page_id id, scree_slice *page_out,
+              scree_version *version_out)
 {
     struct scree__context *ctx;
     struct scree__node *node;
@@ -181,6 +203,24 @@ scree_page_get(scree_cache *cache, scree_page_id id, scree_slice *page_out,
     if (version_out != NULL)
         *version_out = version;
     return rc;
+}
+
+int
+scree_page_get(scree_cache *cache, scree_page_id id, scree_slice *page_out,
+               scree_version *version_out)
+{
+    struct scree__context *ctx = cache == NULL ? NULL : scree__context(cache);
+    struct scree__node *node = NULL;
+
+    if (ctx != NULL && scree__context_guarded(ctx) && id != 0)
+        node = page_hit(ctx, id);
+    if (__builtin_expect(node == NULL, 0))
+        return page_get_slow(cache, id, page_out, version_out);
+    if (page_out != NULL)
+        *page_out = (scree_slice){node->payload, node->payload_len};
+    if (version_out != NULL)
+        *version_out = node->version;
+    return 0;
 }
 
 int

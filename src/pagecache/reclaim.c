@@ -12,6 +12,9 @@
  *   R5   may this id be reused?              any thread     load acquire       R4        busy: try later
  *   R6   reclaim_done + 1, wake              reclaimer      fetch_add release  R7
  *   R7   wait for R6                         any thread, in no read section    load acquire
+ *   R8   reclaim_asked + 1, then look at reclaim_asleep   any thread   seq_cst   R9
+ *   R9   reclaim_asleep = 1, then wait while reclaim_asked is as seen   reclaimer   seq_cst   R8
+ *   Store-load pair R8, R9: either R8 sees the sleeper, or the futex sees the new count.
  * INVARIANTS
  *   I1 a batch taken by R1 before R2 holds nodes unlinked before R2, so after R2 nobody reads them.
  *   I2 B is the log's settled bound from before R2: every free with an lsn below it has installed
@@ -30,8 +33,9 @@
 void
 scree__reclaimer_wake(scree_cache *cache)
 {
-    atomic_fetch_add_explicit(&cache->reclaim_asked, 1, memory_order_release);
-    scree__futex_wake(&cache->reclaim_asked, 1);
+    atomic_fetch_add_explicit(&cache->reclaim_asked, 1, memory_order_seq_cst);   /* R8 */
+    if (atomic_load_explicit(&cache->reclaim_asleep, memory_order_seq_cst) != 0) /* R8 */
+        scree__futex_wake(&cache->reclaim_asked, 1);
 }
 
 void
@@ -75,8 +79,11 @@ reclaimer_main(void *arg)
         uint32_t asked = atomic_load_explicit(&cache->reclaim_asked, memory_order_acquire);
 
         reclaim_once(cache);
-        if (atomic_load_explicit(&cache->reclaim_stop, memory_order_acquire) == 0)
-            scree__futex_wait(&cache->reclaim_asked, asked, RECLAIM_IDLE_NS);
+        if (atomic_load_explicit(&cache->reclaim_stop, memory_order_acquire) != 0)
+            break;
+        atomic_store_explicit(&cache->reclaim_asleep, 1, memory_order_seq_cst); /* R9 */
+        scree__futex_wait(&cache->reclaim_asked, asked, RECLAIM_IDLE_NS);       /* R9 */
+        atomic_store_explicit(&cache->reclaim_asleep, 0, memory_order_relaxed); /* a spare wake */
     }
     reclaim_once(cache); /* whatever was handed over last */
     return NULL;

@@ -453,16 +453,17 @@ static void
 state_find(void)
 {
     uint64_t hash = cache_hash();
-    uint64_t newest = m->hash;
     uint32_t journal_n = m->journal_n;
+    bool found;
 
     if (hash != m->hash && pending_adopt() && hash == m->hash)
         return;
     if (m->journal_n > journal_n)
         journal_undo_last();
-    for (uint32_t i = 0; i < m->journal_n && hash != newest; i++)
-        newest = m->journal[i].hash_after == hash && m->journal[i].version >= m->acked ? hash : newest;
-    if (hash != newest && (m->journal_n == 0 || hash != m->journal[0].hash_before))
+    found = hash == m->hash || (m->journal_n > 0 && hash == m->journal[0].hash_before);
+    for (uint32_t i = 0; i < m->journal_n; i++)
+        found = found || m->journal[i].hash_after == hash;
+    if (!found)
         state_report();
     m->pending.is = false;
     while (hash != m->hash) {

@@ -28,10 +28,10 @@
 #define PAYLOAD_MAX 24000u
 #define ROUND_NS 250000000ull
 
-#define CHECK(x)                                                                                   \
-    ((x) ? (void)0                                                                                 \
-         : (fprintf(stderr, "%s:%d: %s (seed %llu, round %u): %s\n", __FILE__, __LINE__, #x,       \
-                    (unsigned long long)seed_given, round_now, scree_error_detail()),              \
+#define CHECK(x)                                                                             \
+    ((x) ? (void)0                                                                           \
+         : (fprintf(stderr, "%s:%d: %s (seed %llu, round %u): %s\n", __FILE__, __LINE__, #x, \
+                    (unsigned long long)seed_given, round_now, scree_error_detail()),        \
             abort()))
 
 static unsigned long long seed_given;
@@ -166,7 +166,7 @@ worker_main(void *arg)
     return NULL;
 }
 
-/* ---- the scan after a round, against what the threads know -------------------------------------------------- */
+/* ---- the scan after a round, against what the threads know ----------------------------------- */
 
 struct expected {
     struct entry *entry;

@@ -195,7 +195,7 @@ flip_at(struct rig *g, uint64_t lsn)
     free(data);
 }
 
-/* ---- opening and closing ---------------------------------------------------------------------------------------- */
+/* ---- opening and closing --------------------------------------------------------------------- */
 
 Test(log_reopen, a_new_log_is_not_written_to_before_the_first_admit, .timeout = 20)
 {
@@ -309,6 +309,26 @@ Test(log_reopen, an_unreadable_open_mark_makes_the_jump_wider_not_wrong, .timeou
     rig_free(g);
 }
 
+Test(log_reopen, an_open_mark_of_an_unknown_format_is_refused, .timeout = 20)
+{
+    struct rig *g = rig_make(scree_env_posix());
+    unsigned char mark[40];
+    unsigned char *data;
+    size_t len;
+
+    rig_open(g);
+    rig_put(g, 100);
+    rig_crash(g);
+    data = kit_file_read(g->dir, "OPEN", &len);
+    cr_assert(eq(sz, len, sizeof mark));
+    memcpy(mark, data, len);
+    free(data);
+    scree__file_stamp(mark, scree__get_u64(mark), 2);
+    kit_file_write(g->dir, "OPEN", mark, sizeof mark);
+    cr_assert(eq(int, rig_scan(g, 0), SCREE_E_FORMAT));
+    rig_free(g);
+}
+
 Test(log_reopen, a_larger_ring_at_the_next_open_is_marked, .timeout = 20)
 {
     struct rig *g = rig_make(scree_env_posix());
@@ -327,9 +347,13 @@ Test(log_reopen, a_larger_ring_at_the_next_open_is_marked, .timeout = 20)
 
 Test(log_reopen, strangers_files_are_left_alone, .timeout = 20)
 {
-    static const char *const names[] = {"segment-", "segment-1", "segment-00000000000000001",
-                                        "segment-000000000000000G", "segment-000000000000000A",
-                                        "segment-0000000000000000", "segment-ffffffffffffffff",
+    static const char *const names[] = {"segment-",
+                                        "segment-1",
+                                        "segment-00000000000000001",
+                                        "segment-000000000000000G",
+                                        "segment-000000000000000A",
+                                        "segment-0000000000000000",
+                                        "segment-ffffffffffffffff",
                                         "OPENED"};
     struct rig *g = rig_make(scree_env_posix());
     size_t len;
@@ -352,7 +376,7 @@ Test(log_reopen, strangers_files_are_left_alone, .timeout = 20)
     rig_free(g);
 }
 
-/* ---- records and segments ------------------------------------------------------------------------------------------ */
+/* ---- records and segments -------------------------------------------------------------------- */
 
 Test(log_segments, records_cross_them_fit_exactly_and_span_several, .timeout = 20)
 {
@@ -490,13 +514,13 @@ Test(log_segments, a_visitor_may_stop_the_scan, .timeout = 20)
     for (int i = 0; i < 5000; i++)
         rig_put(g, 1000);
     rig_sync(g);
-    cr_assert(eq(int, scree__log_scan_range(g->log, 0, scree__log_stable(g->log), stop_at_ten, &n),
-                 77));
+    cr_assert(
+        eq(int, scree__log_scan_range(g->log, 0, scree__log_stable(g->log), stop_at_ten, &n), 77));
     cr_assert(eq(u64, n, 10));
     rig_free(g);
 }
 
-/* ---- tails and damage -------------------------------------------------------------------------------------------------- */
+/* ---- tails and damage ------------------------------------------------------------------------ */
 
 /* 40 records synced, then 40 more written by another sync: the second seal claims the first run. */
 static struct rig *
@@ -668,12 +692,11 @@ Test(log_damage, a_record_torn_across_a_synced_block_is_no_damage, .timeout = 20
 {
     struct rig *g = rig_make(scree_env_posix());
     static uint8_t payload[20000];
-    struct scree__record r = {.kind = SCREE__RECORD_DELTA,
-                              .page = 99,
-                              .payload = payload,
-                              .payload_len = sizeof payload};
+    struct scree__record r = {
+        .kind = SCREE__RECORD_DELTA, .page = 99, .payload = payload, .payload_len = sizeof payload};
     uint64_t end = 0;
 
+    memset(payload, 0xAB, sizeof payload); /* zeros would be on disk already */
     rig_open(g);
     for (int i = 0; i < 7; i++)
         end = rig_put(g, 1000);
@@ -753,10 +776,7 @@ Test(log_damage, zeros_and_garbage_behind_the_end_are_torn, .timeout = 20)
 
 Test(log_damage, segment_headers_are_checked, .timeout = 20)
 {
-    static const struct {
-        size_t at;
-        int rc;
-    } cases[] = {{8, SCREE_E_FORMAT}, {0, 0}, {40, 0}, {56, 0}};
+    static const size_t flipped[] = {0, 8, 12, 16, 24, 40, 48, 56};
     uint64_t first_end;
     struct rig *g = rig_two_runs(&first_end);
     const char *name = "segment-0000000000000001";
@@ -765,15 +785,22 @@ Test(log_damage, segment_headers_are_checked, .timeout = 20)
     rig_crash(g);
     unsigned char *data = kit_file_read(g->dir, name, &len);
 
-    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        data[cases[i].at] ^= 2;
+    for (size_t i = 0; i < sizeof flipped / sizeof flipped[0]; i++) {
+        data[flipped[i]] ^= 2;
         kit_file_write(g->dir, name, data, len);
-        data[cases[i].at] ^= 2;
+        data[flipped[i]] ^= 2;
         /* Records verify by themselves: a damaged header loses nothing but a jump's link. */
-        cr_assert(eq(int, rig_scan(g, 0), cases[i].rc));
+        cr_assert(eq(int, rig_scan(g, 0), 0));
         scree__log_destroy(g->log);
         g->log = NULL;
     }
+    unsigned char stamp[16];
+
+    memcpy(stamp, data, 16);
+    scree__file_stamp(data, scree__get_u64(data), 2);
+    kit_file_write(g->dir, name, data, len);
+    cr_assert(eq(int, rig_scan(g, 0), SCREE_E_FORMAT));
+    memcpy(data, stamp, 16);
     kit_file_write(g->dir, name, data, len);
     g->options.uuid[0] ^= 1;
     cr_assert(eq(int, rig_scan(g, 0), SCREE_E_CORRUPT));
@@ -798,7 +825,7 @@ Test(log_damage, in_front_of_a_jump_is_corrupt, .timeout = 20)
     rig_free(g);
 }
 
-/* ---- recovery that fails at any point -------------------------------------------------------------------------------------- */
+/* ---- recovery that fails at any point -------------------------------------------------------- */
 
 Test(log_restart, failing_at_any_call_leaves_a_directory_that_opens, .timeout = 120)
 {
@@ -813,13 +840,13 @@ Test(log_restart, failing_at_any_call_leaves_a_directory_that_opens, .timeout = 
         kit_env_plan(&(struct kit_plan){
             .kinds = KIT_CHANGING, .fault = KIT_FAULT_STUCK, .code = -EIO, .at = at});
         int rc = rig_try_open(g, 0);
-        bool hit = kit_env_hit();
 
+        /* Once it succeeds the allocator thread makes calls of its own: a hit tells nothing then. */
+        cr_assert(rc == 0 || (rc == -EIO && kit_env_hit()), "call %llu: %d %s",
+                  (unsigned long long)at, rc, scree_error_detail());
         if (rc == 0)
             rig_crash(g);
         kit_env_plan(&(struct kit_plan){0});
-        cr_assert(eq(int, rc, hit ? -EIO : 0), "call %llu: %s", (unsigned long long)at,
-                  scree_error_detail());
         rig_open(g);
         cr_assert(eq(u64, g->seen, 50), "call %llu", (unsigned long long)at);
         rig_put(g, 1);
@@ -827,13 +854,15 @@ Test(log_restart, failing_at_any_call_leaves_a_directory_that_opens, .timeout = 
         rig_open(g);
         cr_assert(eq(u64, g->seen, 51), "call %llu", (unsigned long long)at);
         rig_free(g);
-        if (!hit)
+        if (rc == 0) {
+            cr_assert(gt(u64, at, 8)); /* rewrite, cut, sync, sync dir twice, header, its syncs */
             break;
+        }
         cr_assert(lt(u64, at, 100));
     }
 }
 
-/* ---- full disks ------------------------------------------------------------------------------------------------------------------- */
+/* ---- full disks ------------------------------------------------------------------------------ */
 
 Test(log_space, a_full_disk_refuses_users_and_writing_resumes_by_itself, .timeout = 60)
 {
@@ -977,7 +1006,7 @@ Test(log_space, a_recount_agrees_with_the_running_figures, .timeout = 20)
     rig_free(g);
 }
 
-/* ---- failing disks ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- failing disks --------------------------------------------------------------------------- */
 
 struct waiter {
     pthread_t thread;
@@ -1025,8 +1054,7 @@ poison_wakes(unsigned kind)
     rig_put(g, 1000);
     rig_sync(g);
     rig_put(g, 1000);
-    kit_env_plan(
-        &(struct kit_plan){.kinds = kind, .fault = KIT_FAULT_CODE, .code = -EIO, .at = 1});
+    kit_env_plan(&(struct kit_plan){.kinds = kind, .fault = KIT_FAULT_CODE, .code = -EIO, .at = 1});
     for (int i = 0; i < 4; i++)
         cr_assert(eq(int, pthread_create(&w[i].thread, NULL, waiter_main, &w[i]), 0));
     for (int i = 0; i < 4; i++) {
@@ -1063,7 +1091,7 @@ Test(log_poison, a_failed_sync_poisons_and_wakes_everybody, .timeout = 30)
     poison_wakes(KIT_SYNC);
 }
 
-/* ---- stable means synced -------------------------------------------------------------------------------------------------------------------- */
+/* ---- stable means synced --------------------------------------------------------------------- */
 
 static struct {
     scree_env env;
@@ -1139,7 +1167,7 @@ Test(log_durable, the_interval_makes_everything_stable, .timeout = 30)
     rig_free(g);
 }
 
-/* ---- single records ---------------------------------------------------------------------------------------------------------------------------- */
+/* ---- single records -------------------------------------------------------------------------- */
 
 Test(log_read, many_at_once_each_with_its_own_result, .timeout = 20)
 {
@@ -1154,8 +1182,8 @@ Test(log_read, many_at_once_each_with_its_own_result, .timeout = 20)
         r.payload = payload;
         r.payload_len = (uint32_t)(70 * i);
         scree__record_prepare(&r);
-        cr_assert(eq(int, scree__log_admit(g->log, g->writer, r.disk_len, SCREE__LOG_USER, true),
-                     0));
+        cr_assert(
+            eq(int, scree__log_admit(g->log, g->writer, r.disk_len, SCREE__LOG_USER, true), 0));
         cr_assert(eq(int, scree__log_reserve(g->log, g->writer, &r), 0));
         scree__log_complete(g->log, g->writer);
         reads[i].lsn = r.lsn;
@@ -1181,9 +1209,9 @@ Test(log_read, positions_that_cannot_be_are_corrupt, .timeout = 20)
     static const struct {
         uint64_t lsn;
         uint32_t disk_len;
-    } bad[] = {{0, 64},          {SEGMENT + 1, 64}, {SEGMENT, 0},      {SEGMENT, 16},
-               {SEGMENT, 65},    {SEGMENT, UINT32_MAX}, {UINT64_MAX, 64}, {UINT64_MAX - 7, 64},
-               {SEGMENT * 900, 64}};
+    } bad[] = {{0, 64},          {SEGMENT + 1, 64},    {SEGMENT, 0},
+               {SEGMENT, 16},    {SEGMENT, 65},        {SEGMENT, UINT32_MAX},
+               {UINT64_MAX, 64}, {UINT64_MAX - 7, 64}, {SEGMENT * 900, 64}};
     struct rig *g = rig_make(scree_env_posix());
 
     rig_open(g);
@@ -1216,5 +1244,68 @@ Test(log_options, sizes_out_of_range_are_invalid)
     cr_assert(eq(int, scree__log_create(&g->options, &g->log), SCREE_E_INVALID));
     g->options.ring_bytes = RING / 2;
     cr_assert(eq(int, scree__log_create(&g->options, &g->log), SCREE_E_INVALID));
+    rig_free(g);
+}
+
+/* ---- the worked example of docs/log_format.md ------------------------------------------------ */
+
+/* Rows of 16 bytes that are not all zero, as "%08zx  xx xx ...". */
+static size_t
+dump_rows(const unsigned char *data, size_t len, char rows[][64], size_t cap)
+{
+    size_t n = 0;
+
+    for (size_t at = 0; at + 16 <= len; at += 16) {
+        size_t zeros = 0;
+        int used;
+
+        for (size_t i = 0; i < 16; i++)
+            zeros += data[at + i] == 0;
+        if (zeros == 16)
+            continue;
+        cr_assert(lt(sz, n, cap));
+        used = snprintf(rows[n], 64, "%08zx ", at);
+        for (size_t i = 0; i < 16; i++)
+            used += snprintf(rows[n] + used, 64 - (size_t)used, " %02x", data[at + i]);
+        n++;
+    }
+    return n;
+}
+
+Test(log_format, the_worked_example_is_what_is_written, .timeout = 20)
+{
+    struct rig *g = rig_make(scree_env_posix());
+    struct scree__record r = {
+        .kind = SCREE__RECORD_DELTA, .page = 7, .payload = "hello", .payload_len = 5};
+    char rows[32][64], path[KIT_PATH_MAX], line[256];
+    size_t len;
+
+    rig_open(g);
+    scree__record_prepare(&r);
+    cr_assert(eq(int, scree__log_admit(g->log, g->writer, r.disk_len, SCREE__LOG_USER, true), 0));
+    cr_assert(eq(int, scree__log_reserve(g->log, g->writer, &r), 0));
+    scree__log_complete(g->log, g->writer);
+    rig_close(g);
+    unsigned char *data = kit_file_read(g->dir, "segment-0000000000000001", &len);
+
+    cr_assert(eq(sz, len, 8192));
+    size_t n = dump_rows(data, len, rows, 32), at = 0;
+
+    /* The document lies beside the tests. */
+    (void)snprintf(path, sizeof path, "%.*s../../docs/log_format.md",
+                   (int)(strrchr(__FILE__, '/') + 1 - __FILE__), __FILE__);
+    FILE *doc = fopen(path, "r");
+
+    cr_assert(ne(ptr, doc, NULL), "%s", path);
+    while (fgets(line, sizeof line, doc) != NULL) {
+        if (strlen(line) < 57 || strspn(line, "0123456789abcdef") != 8)
+            continue;
+        cr_assert(lt(sz, at, n));
+        cr_assert(eq(int, strncmp(line, rows[at], 57), 0), "%s is not %s", line, rows[at]);
+        at++;
+    }
+    (void)fclose(doc);
+    cr_assert(eq(sz, at, n));
+    free(data);
     rig_free(g);
 }

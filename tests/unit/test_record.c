@@ -195,7 +195,7 @@ Test(record_codec, a_payload_over_the_limit_gets_a_length_that_admit_refuses)
     free((void *)(uintptr_t)r.payload);
 }
 
-/* ---- seals ---------------------------------------------------------------------------------------------------- */
+/* ---- seals ----------------------------------------------------------------------------------- */
 
 Test(record_seal, every_size_is_found_from_both_ends)
 {

@@ -3,8 +3,9 @@
  *
  * WHAT HOLDS
  *   V1  Both looks are the same: recovery is idempotent, a crash right after open changes nothing.
- *   V2  R = the newest version recovered, or what was acknowledged durable if that is more. A freed page shows
- *       no version: if one is gone whose free comes later, R is at least that. The log is one sequence, so every journaled update with a version <= R must be there (prefix, P1), and none above.
+ *   V2  R = the newest version recovered, or what was acknowledged durable if that is more. A freed page
+ *       shows no version: if one is gone whose free comes later, R is at least that. The log is one
+ *       sequence, so every journaled update with a version <= R must be there (prefix, P1), and none above.
  *       Versions grow within a thread: for each thread that is a prefix of its journal, cut at R.
  *   V3  Each private page is exactly what that cut makes of it: id, version, count, digest; a freed page is
  *       gone, an allocated one lives, and nothing else does. Only the one call that was under way when the
