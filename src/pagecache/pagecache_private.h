@@ -131,6 +131,7 @@ struct scree__context {
     uint32_t id_n;
     scree_page_id id[ID_CACHE];
     struct scree__retired *retired; /* being filled; owner only */
+    struct scree__retired *home;    /* taken from `returned`, not yet sorted; owner only */
     _Atomic(struct scree__retired *)
         returned; /* through their grace period; pushed by the reclaimer */
     _Atomic uint64_t returned_bytes;
