@@ -181,6 +181,11 @@ leader_sync(struct scree__log *log)
         }
     }
     scree__histogram_add(&log->sync_ns, log->env->now_ns(log->env->ctx) - began);
+    /* Relaxed: our own, and a hint to others. */
+    uint64_t mean = atomic_load_explicit(&log->sync_bytes, memory_order_relaxed);
+
+    mean = mean == 0 ? log->written - log->synced : (7 * mean + log->written - log->synced) / 8;
+    atomic_store_explicit(&log->sync_bytes, mean, memory_order_relaxed);
     log->synced = log->written;
     stable_publish(log, bound_take(log));
     return 0;

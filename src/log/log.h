@@ -142,8 +142,10 @@ struct scree__log_writer {
     _Alignas(
         SCREE_CACHE_LINE) _Atomic uint64_t position; /* protocol in ring.c; SCREE__LSN_NONE: idle */
     struct scree__log_writer *next;                  /* set once before publish */
-    uint64_t credit_bytes;                           /* owner thread only */
-    _Atomic uint32_t in_use;                         /* recycled: a new thread takes an idle one */
+    bool sample;             /* owner only: have reserve set fill_begin_ns, for latency figures */
+    uint64_t fill_begin_ns;  /* owner only: when the position was had and the filling began */
+    uint64_t credit_bytes;   /* owner thread only */
+    _Atomic uint32_t in_use; /* recycled: a new thread takes an idle one */
 };
 /* Take a writer (an idle one of a thread that ended, or a new one); NULL when out of memory. */
 struct scree__log_writer *scree__log_writer_attach(struct scree__log *log);

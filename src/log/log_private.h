@@ -156,6 +156,8 @@ struct scree__log {
     uint64_t aim;               /* the record boundary the present sync is for */
     uint64_t sealed_end;        /* of the last seal; the run goes on from there */
     _Atomic uint64_t last_seal_start, last_seal_end; /* leader stores, for only_sealed_since */
+    _Atomic uint64_t
+        sync_bytes; /* running mean of a sync's bytes, 0: none yet; leader stores, room.c reads */
     uint64_t bounds[LOG_BOUNDS];
     uint32_t bounds_n;
     uint32_t company;                /* other committers at the last sync */

@@ -267,6 +267,8 @@ scree__log_reserve(struct scree__log *log, struct scree__log_writer *w, struct s
     r->lsn = lsn;
     if (r->kind != SCREE__RECORD_CONSOLIDATED)
         r->version = lsn + len;
+    if (w->sample)
+        w->fill_begin_ns = log->env->now_ns(log->env->ctx);
     scree__record_encode(r, scree__ring_at(log, lsn)); /* I5 */
     return 0;
 }

@@ -67,9 +67,14 @@ scree__record_write(struct scree__context *ctx, struct scree__record *r)
 {
     struct scree__log *log = ctx->cache->log;
     uint64_t begin = scree__phase_begin(ctx);
-    int rc = scree__log_reserve(log, ctx->writer, r);
+    int rc;
 
-    scree__phase_end(ctx, PHASE_RESERVE, begin);
+    ctx->writer->sample = begin != 0;
+    rc = scree__log_reserve(log, ctx->writer, r);
+    if (rc == 0 && begin != 0) {
+        scree__histogram_add(&ctx->phase[PHASE_RESERVE], ctx->writer->fill_begin_ns - begin);
+        scree__phase_end(ctx, PHASE_FILL, ctx->writer->fill_begin_ns);
+    }
     return rc;
 }
 

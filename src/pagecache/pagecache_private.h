@@ -262,23 +262,12 @@ scree__phase_begin(struct scree__context *ctx)
     return ctx->cache->env->now_ns(ctx->cache->env->ctx);
 }
 
-/* One phase ends where the next begins; the time now, or 0 as before. */
-static inline uint64_t
-scree__phase_next(struct scree__context *ctx, enum scree__phase phase, uint64_t begin)
-{
-    uint64_t now;
-
-    if (begin == 0)
-        return 0;
-    now = ctx->cache->env->now_ns(ctx->cache->env->ctx);
-    scree__histogram_add(&ctx->phase[phase], now - begin);
-    return now;
-}
-
 static inline void
 scree__phase_end(struct scree__context *ctx, enum scree__phase phase, uint64_t begin)
 {
-    (void)scree__phase_next(ctx, phase, begin);
+    if (begin != 0)
+        scree__histogram_add(&ctx->phase[phase],
+                             ctx->cache->env->now_ns(ctx->cache->env->ctx) - begin);
 }
 
 /* fragment.c */
