@@ -116,9 +116,6 @@ int scree__log_scan(struct scree__log *log, uint64_t from, uint64_t known_stable
 /* The same over [from, to) of a running log, all of it stable; for the recovery fold. */
 int scree__log_scan_range(struct scree__log *log, uint64_t from, uint64_t to,
                           scree__log_visit visit, void *ctx);
-/* Past damage, for salvage: the first position at or behind `from` where a record begins for certain, the
-   end of a valid seal. NOT_FOUND if there is none. */
-int scree__log_resync(struct scree__log *log, uint64_t from, uint64_t *lsn_out);
 /*
  * Get ready to write behind `end`. Clean: goes on at end (a block boundary), nothing is written.
  * Unclean: what lies beyond end is trimmed durably, what was accepted beyond known_stable is

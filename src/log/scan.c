@@ -249,37 +249,6 @@ seal_walk(struct scree__log *log, uint64_t from, seal_visit visit, void *ctx, ui
     return rc;
 }
 
-struct first_seal {
-    uint64_t not_before, end;
-};
-
-static int
-first_seal_visit(void *ctx, uint64_t end_lsn, uint64_t seal_lsn, struct log_seal seal)
-{
-    struct first_seal *f = ctx;
-
-    (void)seal;
-    (void)seal_lsn;
-    if (end_lsn < f->not_before)
-        return 0;
-    f->end = end_lsn;
-    return 1;
-}
-
-int
-scree__log_resync(struct scree__log *log, uint64_t from, uint64_t *lsn_out)
-{
-    struct first_seal f = {.not_before = from};
-    uint64_t written;
-    int rc = seal_walk(log, from, first_seal_visit, &f, &written);
-
-    *lsn_out = f.end;
-    if (rc == 0)
-        return scree__fail(SCREE_E_NOT_FOUND, "log: no seal behind lsn %llu",
-                           (unsigned long long)from);
-    return rc < 0 ? rc : 0;
-}
-
 /* ---- the end of the log ---------------------------------------------------------------------- */
 
 struct claim {

@@ -264,6 +264,8 @@ scree__memory_relieve(struct scree__context *ctx)
         return;
     sweep.wanted = memory_wanted(ctx->cache, over);
     sweep_run(ctx, &sweep);
+    if (sweep.bytes == 0) /* too young to leave: have it made stable, for the next one who asks */
+        scree__log_request_stable(ctx->cache->log, scree__log_tail(ctx->cache->log));
 }
 
 /* One round for a writer that may wait. False: nothing can leave memory. */

@@ -657,21 +657,6 @@ Test(log_damage, a_missing_first_segment_is_no_new_log, .timeout = 20)
     rig_free(g);
 }
 
-Test(log_damage, salvage_finds_the_next_record_behind_it, .timeout = 20)
-{
-    uint64_t first_end, lsn;
-    struct rig *g = rig_two_runs(&first_end);
-
-    rig_crash(g);
-    flip_at(g, g->lsn[10]);
-    cr_assert(eq(int, rig_scan(g, 0), SCREE_E_CORRUPT));
-    cr_assert(eq(int, scree__log_resync(g->log, g->lsn[10] + 8, &lsn), 0));
-    cr_assert(eq(u64, lsn, first_end));
-    cr_assert(eq(int, scree__log_resync(g->log, g->lsn[79], &lsn), 0));
-    cr_assert(eq(int, scree__log_resync(g->log, lsn + 8, &lsn), SCREE_E_NOT_FOUND));
-    rig_free(g);
-}
-
 struct completer {
     pthread_t thread;
     struct rig *g;
