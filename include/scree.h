@@ -261,8 +261,9 @@ typedef struct scree_options {
     /* Run on any thread, must not call scree on this cache. */
     void (*log)(void *ctx, int level, int code, const char *text);
     void (*event)(void *ctx, const scree_event *event);
-    int (*progress)(void *ctx, const char *what, uint64_t done,
-                    uint64_t total); /* non-zero cancels */
+    /* Of an open: what is "load" or "replay", done and total in bytes, total 0 where it is not known;
+       non-zero cancels. */
+    int (*progress)(void *ctx, const char *what, uint64_t done, uint64_t total);
 } scree_options;
 
 /* Sets size and every default. */

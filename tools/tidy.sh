@@ -137,8 +137,16 @@ check_names() {
     done
 }
 
+# The program in the README is the one that is built and run.
+check_readme() {
+    [ -f README.md ] && [ -f examples/counter.c ] || return 0
+    awk '/^```c$/ { inside = 1; next } /^```$/ { inside = 0 } inside' README.md |
+        cmp -s - examples/counter.c || echo "README.md:1: its program is not examples/counter.c"
+}
+
 {
     check_includes
+    check_readme
     check_atomics
     check_functions
     check_text

@@ -658,7 +658,10 @@ segment_found(struct scree__log *log, struct log_segment *seg, uint64_t number, 
         *broken_out = rc != 0;
     }
     scree__free(block, LOG_HEADER_BYTES);
-    return rc;
+    if (rc != 0)
+        return scree__fail(rc, "log: cannot write the header of segment %llu and sync it: %s",
+                           (unsigned long long)number, scree_strerror(rc));
+    return 0;
 }
 
 static int

@@ -246,6 +246,25 @@ live_version(scree_cache *cache, scree_page_id id)
     return version;
 }
 
+/* The id was not free, or not free for long enough: which of the two, in words. */
+static int
+allocate_at_refused(scree_cache *cache, scree_page_id id, int rc, scree_version *version_out)
+{
+    scree_version version = rc == AGAIN ? live_version(cache, id) : 0;
+
+    if (version != 0) {
+        if (version_out != NULL)
+            *version_out = version;
+        return scree__fail(SCREE_E_CONFLICT, "page %llu is live at version %llu",
+                           (unsigned long long)id, (unsigned long long)version);
+    }
+    scree__reclaimer_wake(cache);
+    return scree__fail(SCREE_E_BUSY,
+                       "page %llu was freed a moment ago and a read guard may still see it; try "
+                       "again",
+                       (unsigned long long)id);
+}
+
 int
 scree_page_allocate_at(scree_cache *cache, scree_page_id id, scree_slice initial,
                        scree_version *version_out)
@@ -264,22 +283,10 @@ scree_page_allocate_at(scree_cache *cache, scree_page_id id, scree_slice initial
         return rc;
     rc = allocate_run(ctx, &a, initial, SCREE__RECORD_CHOSEN_ID);
     scree__node_discard(ctx, a.node);
-    if (rc == 0) {
+    if (rc == 0)
         allocate_done(ctx, &a, initial, NULL, version_out);
-    } else if (rc == SCREE_E_BUSY) {
-        scree__reclaimer_wake(cache);
-        rc = scree__fail(SCREE_E_BUSY,
-                         "page %llu was freed a moment ago and a read guard may still see it; try "
-                         "again",
-                         (unsigned long long)id);
-    } else if (rc == AGAIN) {
-        scree_version version = live_version(cache, id);
-
-        if (version_out != NULL)
-            *version_out = version;
-        rc = scree__fail(SCREE_E_CONFLICT, "page %llu is live at version %llu",
-                         (unsigned long long)id, (unsigned long long)version);
-    }
+    else if (rc == AGAIN || rc == SCREE_E_BUSY)
+        rc = allocate_at_refused(cache, id, rc, version_out);
     return rc;
 }
 

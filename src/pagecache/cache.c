@@ -320,11 +320,9 @@ close_directory(scree_cache *cache)
 
     if (cache->read_only || (scree__log_health(cache->log) == 0 && !scree__log_dirty(cache->log)))
         return 0;
-    if (scree__log_health(cache->log) != 0)
-        return scree__fail(SCREE_E_POISONED,
-                           "a write failed earlier (%s); reopen %s to recover what is durable",
-                           scree_strerror(scree__log_health(cache->log)), cache->dir);
-    rc = scree__log_wait_stable(cache->log, scree__log_tail(cache->log), UINT64_MAX);
+    rc = scree__check_health(cache);
+    if (rc == 0)
+        rc = scree__log_wait_stable(cache->log, scree__log_tail(cache->log), UINT64_MAX);
     if (rc == 0)
         rc = scree__checkpoint(cache, &lsn);
     if (rc == 0)
@@ -369,6 +367,17 @@ scree__enter_call(scree_cache *cache, struct scree__context **ctx_out)
 }
 
 int
+scree__check_health(const scree_cache *cache)
+{
+    int health = scree__log_health(cache->log);
+
+    if (health == 0)
+        return 0;
+    return scree__fail(SCREE_E_POISONED, "a write failed earlier (%s); reopen %s to recover",
+                       scree_strerror(health), cache->dir);
+}
+
+int
 scree__check_update(const scree_cache *cache, scree_page_id id, scree_slice payload)
 {
     if (id == 0)
@@ -381,10 +390,7 @@ scree__check_update(const scree_cache *cache, scree_page_id id, scree_slice payl
                            payload.len, (unsigned long long)cache->options.page_bytes_max);
     if (cache->read_only)
         return scree__fail(SCREE_E_READ_ONLY, "%s was opened read-only", cache->dir);
-    if (scree__log_health(cache->log) != 0)
-        return scree__fail(SCREE_E_POISONED, "a write failed earlier (%s); reopen %s to recover",
-                           scree_strerror(scree__log_health(cache->log)), cache->dir);
-    return 0;
+    return scree__check_health(cache);
 }
 
 int
@@ -413,6 +419,8 @@ scree_flush(scree_cache *cache, scree_lsn *stable_out)
 
     if (stable_out != NULL)
         *stable_out = 0;
+    if (rc == 0)
+        rc = scree__check_health(cache);
     if (rc == 0 && !cache->read_only)
         rc = scree__log_wait_stable(cache->log, scree__log_tail(cache->log), UINT64_MAX);
     if (rc == 0 && stable_out != NULL)

@@ -141,9 +141,10 @@ settle(scree_cache *cache, uint64_t start)
     _Atomic uint32_t never = 0;
 
     while (scree__log_settled(cache->log) < start) {
-        if (scree__log_health(cache->log) != 0)
-            return scree__fail(SCREE_E_POISONED, "a write failed earlier: %s",
-                               scree_strerror(scree__log_health(cache->log)));
+        int rc = scree__check_health(cache);
+
+        if (rc != 0)
+            return rc;
         scree__futex_wait(&never, 0, SETTLE_SLEEP_NS);
     }
     return 0;
@@ -329,6 +330,9 @@ scree__checkpoint(scree_cache *cache, uint64_t *lsn_out)
     *lsn_out = 0;
     if (ctx == NULL)
         return scree__fail(SCREE_E_NO_MEMORY, "no memory for this thread's context");
+    rc = scree__check_health(cache);
+    if (rc != 0)
+        return rc;
     pthread_mutex_lock(&cache->checkpoint_mutex);
     rc = checkpoint_locked(ctx, lsn_out);
     pthread_mutex_unlock(&cache->checkpoint_mutex);

@@ -378,6 +378,7 @@ void scree__event(scree_cache *cache, int kind, int code, uint64_t lsn, uint64_t
                   const char *text);
 /* What every public call starts with: argument checks and this thread's context. */
 int scree__enter_call(scree_cache *cache, struct scree__context **ctx_out);
+int scree__check_health(const scree_cache *cache); /* POISONED, with the detail */
 int scree__check_update(const scree_cache *cache, scree_page_id id, scree_slice payload);
 
 #endif

@@ -29,6 +29,7 @@
 
 #define LOAD_THREADS 2
 #define POSITIONS_MAX 32768u
+#define PROGRESS_RECORDS 65536u
 
 /* Words are read and written relaxed throughout: LIFETIME. */
 static uint64_t
@@ -142,6 +143,18 @@ table_reset(scree_cache *cache)
     atomic_store_explicit(&cache->resident_bytes, 0, memory_order_relaxed); /* alone here */
 }
 
+/* Non-zero from the user's callback ends the open. */
+static int
+progress(scree_cache *cache, const char *what, uint64_t done, uint64_t total)
+{
+    const scree_options *o = &cache->options;
+
+    if (o->progress == NULL || o->progress(o->callback_ctx, what, done, total) == 0)
+        return 0;
+    return scree__fail(SCREE_E_CANCELED, "opening %s was canceled by the progress callback",
+                       cache->dir);
+}
+
 static int
 load_newest(scree_cache *cache, struct scree__snapshot_loaded *loaded)
 {
@@ -152,12 +165,15 @@ load_newest(scree_cache *cache, struct scree__snapshot_loaded *loaded)
     while (m->generations > 0) {
         struct scree__generation g = m->generation[0];
 
+        rc = progress(cache, "load", 0, g.file_bytes);
+        if (rc != 0)
+            return rc;
         rc = scree__snapshot_load(cache->env, cache->dir, &g, m->uuid, LOAD_THREADS, load_entry,
                                   cache, loaded);
         if (g.number > cache->snapshot_number)
             cache->snapshot_number = g.number;
         if (rc == 0)
-            return 0;
+            return progress(cache, "load", g.file_bytes, g.file_bytes);
         table_reset(cache);
         if (m->generations == 1 || (rc != SCREE_E_CORRUPT && rc != -ENOENT))
             return rc;
@@ -241,7 +257,10 @@ replay_visit(void *arg, const struct scree__record *r)
         return rc;
     if (r->page == 0)
         return unknown_page(r);
-    replay->records++;
+    if (++replay->records % PROGRESS_RECORDS == 0)
+        rc = progress(cache, "replay", r->lsn - replay->start, 0);
+    if (rc != 0)
+        return rc;
     replay->changed |= r->lsn >= replay->stable;
     ref = r->kind == SCREE__RECORD_ALLOCATE ? scree__radix_make(&cache->radix, r->page)
                                             : scree__radix_find(&cache->radix, r->page);

@@ -36,10 +36,9 @@ enum damage {
     WHOLE_FILE, /* position: which of the ways in damage_whole */
     DAMAGES
 };
-static const char *const damage_names[DAMAGES] = {"all bits flipped at", "one bit flipped at",
-                                                  "cut at",              "zeroes from",
-                                                  "garbage from",        "a zeroed block at",
-                                                  "file treatment"};
+static const char *const damage_names[DAMAGES] = {
+    "all bits flipped at", "one bit flipped at", "cut at",        "zeroes from",
+    "garbage from",        "a zeroed block at",  "file treatment"};
 #define WHOLE_WAYS 5u
 
 static char origin[KIT_PATH_MAX]; /* the directory as it was */
@@ -104,7 +103,6 @@ child_make(void)
 }
 
 /* ---- one case ---- */
-
 
 static void
 damage_whole(const char *name, uint64_t way)
@@ -192,11 +190,13 @@ seen_check(const struct history_seen *seen, enum damage damage)
     int at = history_find(h, seen, from);
 
     if (at < 0 && history_find(h, seen, 0) >= 0)
-        kit_failed(__FILE__, __LINE__, "P7", "durable updates are gone without an error: state %d "
+        kit_failed(__FILE__, __LINE__, "P7",
+                   "durable updates are gone without an error: state %d "
                    "of %" PRIu32 ", at least %" PRIu32 " was to be there",
                    history_find(h, seen, 0), h->n - 1, from);
-    KIT_CHECK(at >= 0, "wrong data: what is read was never there (%d strangers, %" PRIu32
-              " failures)", seen->strangers, seen->failures);
+    KIT_CHECK(at >= 0,
+              "wrong data: what is read was never there (%d strangers, %" PRIu32 " failures)",
+              seen->strangers, seen->failures);
     if (seen->failures > 0)
         outcomes->partly++;
     else if ((uint32_t)at + 1 < h->n)
@@ -217,8 +217,8 @@ update_check(scree_cache **cache)
     if (code == SCREE_E_CORRUPT)
         return;
     KIT_CHECK(code == 0, "an update gave %d %s", code, kit_code_name(code));
-    KIT_CHECK(!closed || version > h->version_any, "version %" PRIu64 " again: %" PRIu64 " was told",
-              version, h->version_any);
+    KIT_CHECK(!closed || version > h->version_any,
+              "version %" PRIu64 " again: %" PRIu64 " was told", version, h->version_any);
     code = scree_close(*cache);
     *cache = NULL;
     KIT_CHECK(code == 0 || code == SCREE_E_CORRUPT, "close gave %d %s", code, kit_code_name(code));
@@ -349,8 +349,8 @@ directory_run(uint64_t seed, bool close_it, uint64_t cases)
     for (size_t i = 0; i < files.n; i++)
         file_run(files.name[i], cases / files.n);
     printf("seed %" PRIu64 ", %s: %zu files, %" PRIu64 " right, %" PRIu64 " refused, %" PRIu64
-           " with CORRUPT pages, %" PRIu64 " at an earlier state\n", seed,
-           closed ? "closed" : "crashed", files.n, outcomes->right, outcomes->refused,
+           " with CORRUPT pages, %" PRIu64 " at an earlier state\n",
+           seed, closed ? "closed" : "crashed", files.n, outcomes->right, outcomes->refused,
            outcomes->partly, outcomes->earlier);
     KIT_CHECK(outcomes->right > 0 && outcomes->refused > 0, "the damage did nothing, or all");
     kit_dir_remove(origin);

@@ -7,7 +7,7 @@
  * METHOD    the workload: open (a new, a closed or a crashed directory), updates with flushes and
  *           snapshots between them, reads of cold pages, close; beside it a thread that waits for stable.
  *           A counting run tells how many calls there are of each group; then for each of them (or every
- *           few, where there are many) one run in which it fails: once with EIO, with ENOSPC, for good with EIO,
+ *           few, where there are many) one run in which it fails: once with EIO, with ENOSPC, for good,
  *           by a short count, by a torn write. Each in a child with an alarm.
  * ORACLE    the history of all states (history.h), and the codes of P6.
  * NOT HERE  memory that runs out (tests/fault), power cuts.
@@ -78,8 +78,8 @@ static _Atomic uint64_t wanted;
 static bool
 error_is_fair(int code)
 {
-    return code == SCREE_E_POISONED || code == SCREE_E_NO_SPACE || code == -EIO || code == -ENOSPC ||
-           code == SCREE_E_CORRUPT;
+    return code == SCREE_E_POISONED || code == SCREE_E_NO_SPACE || code == -EIO ||
+           code == -ENOSPC || code == SCREE_E_CORRUPT;
 }
 
 static void
@@ -146,7 +146,8 @@ live_check(const struct way *way, unsigned kinds)
     int code = history_look(h, cache, &seen);
 
     KIT_CHECK(code == 0, "page_next gave %d", code);
-    KIT_CHECK(history_find(h, &seen, h->n - 1) >= 0, "the live cache does not hold what it accepted");
+    KIT_CHECK(history_find(h, &seen, h->n - 1) >= 0,
+              "the live cache does not hold what it accepted");
     if (seen.failures > 0) {
         shared->read_failed++;
         KIT_CHECK((kinds & (KIT_READ | KIT_OPEN)) != 0 || way->fault == KIT_FAULT_STUCK ||
@@ -188,7 +189,8 @@ child_run(enum start start, const struct way *way, const struct kit_plan *plan)
     kit_env_plan(plan);
     code = scree_open(work, &options, &cache);
     if (code != 0) {
-        KIT_CHECK(scree_error_detail()[0] != '\0' && cache == NULL, "open gave %d, no detail", code);
+        KIT_CHECK(scree_error_detail()[0] != '\0' && cache == NULL, "open gave %d, no detail",
+                  code);
         KIT_CHECK(way->fault != KIT_FAULT_SHORT, "a short count: open gave %d", code);
         KIT_CHECK(error_is_fair(code), "open gave %d %s", code, kit_code_name(code));
         shared->open_failed++;
@@ -253,9 +255,10 @@ child_check(void)
     code = history_look(h, cache, &seen);
     KIT_CHECK(code == 0 && seen.failures == 0, "%" PRIu32 " pages cannot be read", seen.failures);
     at = history_find(h, &seen, h->acked);
-    KIT_CHECK(at >= 0, "reopened is no state behind the acknowledged %" PRIu32 " of %" PRIu32
-              " (%d: one before that), %d strangers", h->acked, h->n - 1, history_find(h, &seen, 0),
-              seen.strangers);
+    KIT_CHECK(at >= 0,
+              "reopened is no state behind the acknowledged %" PRIu32 " of %" PRIu32
+              " (%d: one before that), %d strangers",
+              h->acked, h->n - 1, history_find(h, &seen, 0), seen.strangers);
     history_return_to(h, (uint32_t)at, cache);
     for (int i = 0; i < 5; i++)
         KIT_CHECK(history_step(h, cache) == 0, "update");
@@ -382,10 +385,12 @@ main(int argc, char **argv)
     kit_dir_remove(origin);
     kit_dir_remove(work);
     printf("seed %" PRIu64 ": %" PRIu64 " runs: %" PRIu64 " poisoned, %" PRIu64
-           " updates met a full disk, %" PRIu64 " opens failed, %" PRIu64 " runs with unreadable pages, %"
-           PRIu64 " unharmed: ok\n", seed, runs, shared->poisoned, shared->no_space,
-           shared->open_failed, shared->read_failed, shared->unharmed);
+           " updates met a full disk, %" PRIu64 " opens failed, %" PRIu64
+           " runs with unreadable pages, %" PRIu64 " unharmed: ok\n",
+           seed, runs, shared->poisoned, shared->no_space, shared->open_failed, shared->read_failed,
+           shared->unharmed);
     KIT_CHECK(shared->poisoned > 0 && shared->no_space > 0 && shared->open_failed > 0 &&
-                  shared->unharmed > 0, "too little happened");
+                  shared->unharmed > 0,
+              "too little happened");
     return 0;
 }

@@ -50,8 +50,10 @@ state_check(void)
 
     KIT_CHECK(history_look(h, cache, &seen) == 0 && seen.failures == 0, "pages cannot be read");
     at = history_find(h, &seen, h->acked);
-    KIT_CHECK(at >= 0, "recovered is no state behind the acknowledged %" PRIu32 " of %" PRIu32
-              ", %d strangers", h->acked, h->n - 1, seen.strangers);
+    KIT_CHECK(at >= 0,
+              "recovered is no state behind the acknowledged %" PRIu32 " of %" PRIu32
+              ", %d strangers",
+              h->acked, h->n - 1, seen.strangers);
     KIT_CHECK(shared->hash == 0 || shared->hash == history_seen_hash(&seen),
               "this open found another state than the one before");
     shared->hash = history_seen_hash(&seen);
@@ -197,6 +199,7 @@ main(int argc, char **argv)
             kit_dir_remove(dir);
     }
     printf("seed %" PRIu64 ": %" PRIu64 " crashes in a row, %" PRIu64 " opens, %" PRIu64
-           " updates: ok\n", seed, rounds * 6, shared->opens, steps + h->n);
+           " updates: ok\n",
+           seed, rounds * 6, shared->opens, steps + h->n);
     return 0;
 }

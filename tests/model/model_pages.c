@@ -101,10 +101,10 @@ struct model {
 static struct model *m;
 static scree_cache *cache; /* the child's */
 
-#define CHECK_OK(call)                                                                             \
-    do {                                                                                           \
-        int code_ = (call);                                                                        \
-        KIT_CHECK(code_ == 0, "%s gave %d %s", #call, code_, kit_code_name(code_));                \
+#define CHECK_OK(call)                                                              \
+    do {                                                                            \
+        int code_ = (call);                                                         \
+        KIT_CHECK(code_ == 0, "%s gave %d %s", #call, code_, kit_code_name(code_)); \
     } while (0)
 
 /* ---- the model ---- */
@@ -244,8 +244,9 @@ model_apply(uint64_t id, enum change change, const unsigned char *bytes, uint32_
     kit_env_hold();
     KIT_CHECK(version > e->version_max, "page %" PRIu64 ": version %" PRIu64 " after %" PRIu64, id,
               version, e->version_max);
-    KIT_CHECK(version > m->version_any, "page %" PRIu64 ": version %" PRIu64 " after %" PRIu64
-              " elsewhere", id, version, m->version_any);
+    KIT_CHECK(version > m->version_any,
+              "page %" PRIu64 ": version %" PRIu64 " after %" PRIu64 " elsewhere", id, version,
+              m->version_any);
     *u = (struct undo){.id = id,
                        .version = version,
                        .version_before = e->version,
@@ -409,8 +410,11 @@ pending_adopt(void)
         if (version <= m->version_any)
             return false;
     }
-    model_apply(id, p->frees ? CHANGE_FREE : p->appends ? CHANGE_APPEND : CHANGE_SET, p->bytes,
-                p->len, version);
+    model_apply(id,
+                p->frees     ? CHANGE_FREE
+                : p->appends ? CHANGE_APPEND
+                             : CHANGE_SET,
+                p->bytes, p->len, version);
     return true;
 }
 
@@ -421,8 +425,8 @@ state_report(void)
     scree_page_id id = 0;
     uint32_t n = 0;
 
-    printf("acked %" PRIu64 ", %" PRIu32 " operations since, pending: %d (page %" PRIu64 ")\n", m->acked,
-           m->journal_n, m->pending.is, m->pending.id);
+    printf("acked %" PRIu64 ", %" PRIu32 " operations since, pending: %d (page %" PRIu64 ")\n",
+           m->acked, m->journal_n, m->pending.is, m->pending.id);
     for (uint32_t i = 0; i < m->journal_n; i++)
         printf("  page %" PRIu64 " %" PRIu64 " -> %" PRIu64 "%s\n", m->journal[i].id,
                m->journal[i].version_before, m->journal[i].version,
@@ -435,9 +439,9 @@ state_report(void)
 
         n++;
         if (!e->live || e->version != version || (code != SCREE_E_MERGE && e->len != len))
-            printf("  found page %" PRIu64 " at %" PRIu64 ", %zu bytes, code %d; expected %s at %" PRIu64
-                   ", %" PRIu32 " bytes\n", id, version, len, code, e->live ? "live" : "free",
-                   e->version, e->len);
+            printf("  found page %" PRIu64 " at %" PRIu64
+                   ", %zu bytes, code %d; expected %s at %" PRIu64 ", %" PRIu32 " bytes\n",
+                   id, version, len, code, e->live ? "live" : "free", e->version, e->len);
     }
     printf("  %" PRIu32 " pages found, %" PRIu32 " expected\n", n, m->live_n);
     for (uint32_t i = 0; i < m->live_n; i++) {
@@ -467,8 +471,9 @@ state_find(void)
         state_report();
     m->pending.is = false;
     while (hash != m->hash) {
-        KIT_CHECK(m->journal_n > 0, "no prefix of the %" PRIu32 " operations since %" PRIu64
-                  " gives the state found", journal_n, m->acked);
+        KIT_CHECK(m->journal_n > 0,
+                  "no prefix of the %" PRIu32 " operations since %" PRIu64 " gives the state found",
+                  journal_n, m->acked);
         KIT_CHECK(m->journal[m->journal_n - 1].version > m->acked,
                   "operation at %" PRIu64 " is lost, stable was %" PRIu64,
                   m->journal[m->journal_n - 1].version, m->acked);
@@ -651,8 +656,8 @@ do_read(void)
     KIT_CHECK(version == e->version, "get of page %" PRIu64 ": version %" PRIu64 " not %" PRIu64,
               e->id, version, e->version);
     if (code == 0) {
-        KIT_CHECK(page.len == e->len && (page.len == 0 || memcmp(page.data, m->content[e->content],
-                                                                  page.len) == 0),
+        KIT_CHECK(page.len == e->len &&
+                      (page.len == 0 || memcmp(page.data, m->content[e->content], page.len) == 0),
                   "get of page %" PRIu64 ": other bytes", e->id);
         borrow(page);
     }
@@ -703,8 +708,9 @@ do_fragments(void)
             len += frags[i].len;
             borrow(frags[i]);
         }
-        KIT_CHECK(n > cap ? len <= e->len : len == e->len, "page %" PRIu64 ": %zu bytes, not %"
-                  PRIu32 ", in %zu fragments, cap %zu", e->id, len, e->len, n, cap);
+        KIT_CHECK(n > cap ? len <= e->len : len == e->len,
+                  "page %" PRIu64 ": %zu bytes, not %" PRIu32 ", in %zu fragments, cap %zu", e->id,
+                  len, e->len, n, cap);
         KIT_CHECK(memcmp(bytes, m->content[e->content], len) == 0, "other bytes");
     } else if (n == 0) {
         KIT_CHECK(base.len == e->len, "base of %zu, not %" PRIu32, base.len, e->len);
@@ -788,8 +794,10 @@ do_allocate(void)
     pending_make(0, bytes, len, false, false);
     CHECK_OK(scree_page_allocate(cache, kit_slice(bytes, len), &id, &version));
     KIT_CHECK(id != 0 && !entry_of(id)->live, "page %" PRIu64 " allocated twice", id);
-    KIT_CHECK(!freed_in_this_guard(entry_of(id)), "page %" PRIu64 " given out inside the guard "
-              "that was open when it was freed", id);
+    KIT_CHECK(!freed_in_this_guard(entry_of(id)),
+              "page %" PRIu64 " given out inside the guard "
+              "that was open when it was freed",
+              id);
     model_apply(id, CHANGE_SET, bytes, len, version);
 }
 
@@ -851,8 +859,8 @@ do_stale(void)
         code = scree_page_free(cache, e->id, &version);
     }
     KIT_CHECK(code == SCREE_E_CONFLICT || (code == SCREE_E_MERGE && e->broken),
-              "stale version %" PRIu64 " of page %" PRIu64 " (at %" PRIu64 ") gave %d %s", stale, e->id,
-              e->version, code, kit_code_name(code));
+              "stale version %" PRIu64 " of page %" PRIu64 " (at %" PRIu64 ") gave %d %s", stale,
+              e->id, e->version, code, kit_code_name(code));
     KIT_CHECK(code != SCREE_E_CONFLICT || version == e->version,
               "CONFLICT tells version %" PRIu64 ", not %" PRIu64, version, e->version);
     m->conflicts++;
@@ -872,7 +880,8 @@ do_missing(void)
     KIT_CHECK(scree_page_read(cache, id, NULL, 0, NULL, NULL) == SCREE_E_NOT_FOUND, "read");
     KIT_CHECK(scree_page_set(cache, id, &version, kit_slice("x", 1)) == SCREE_E_NOT_FOUND, "set");
     version = e->version;
-    KIT_CHECK(scree_page_merge(cache, id, &version, kit_slice("x", 1)) == SCREE_E_NOT_FOUND, "merge");
+    KIT_CHECK(scree_page_merge(cache, id, &version, kit_slice("x", 1)) == SCREE_E_NOT_FOUND,
+              "merge");
     version = e->version;
     KIT_CHECK(scree_page_free(cache, id, &version) == SCREE_E_NOT_FOUND, "free");
     KIT_CHECK(scree_page_append(cache, id, kit_slice("x", 1), NULL) == SCREE_E_NOT_FOUND, "append");
@@ -901,8 +910,8 @@ do_too_big(void)
 static void
 do_next(void)
 {
-    uint64_t after = kit_below(&m->random, 2) == 0 ? entry_random()->id
-                                                   : kit_below(&m->random, LIVE_MAX);
+    uint64_t after =
+        kit_below(&m->random, 2) == 0 ? entry_random()->id : kit_below(&m->random, LIVE_MAX);
     uint64_t expected = 0;
     scree_page_id id = 0;
     int code = scree_page_next(cache, after, &id);
@@ -914,7 +923,8 @@ do_next(void)
             expected = candidate;
     }
     KIT_CHECK(code == (expected == 0 ? SCREE_E_NOT_FOUND : 0) && id == expected,
-              "next after %" PRIu64 " gave %d, %" PRIu64 ", not %" PRIu64, after, code, id, expected);
+              "next after %" PRIu64 " gave %d, %" PRIu64 ", not %" PRIu64, after, code, id,
+              expected);
 }
 
 static void
@@ -963,7 +973,8 @@ do_stats(void)
 
     CHECK_OK(scree_stats_get(cache, &stats));
     KIT_CHECK(stats.pages == m->live_n, "%" PRIu64 " pages, not %" PRIu32, stats.pages, m->live_n);
-    KIT_CHECK(stats.tail_lsn >= m->version_any || m->journal_n == 0, "tail %" PRIu64, stats.tail_lsn);
+    KIT_CHECK(stats.tail_lsn >= m->version_any || m->journal_n == 0, "tail %" PRIu64,
+              stats.tail_lsn);
     KIT_CHECK(scree_health(cache) == 0, "health %d", scree_health(cache));
 }
 
@@ -1118,7 +1129,8 @@ child_wait(pid_t child)
         return 1;
     if (WIFSIGNALED(status)) {
         printf("FAILED [seed %" PRIu64 ", variant %" PRIu64 ", step %" PRIu64 "] the child died by "
-               "signal %d%s\n", m->seed, m->variant, m->step, WTERMSIG(status),
+               "signal %d%s\n",
+               m->seed, m->variant, m->step, WTERMSIG(status),
                WTERMSIG(status) == SIGALRM ? " (a call hung)" : "");
         return 1;
     }
@@ -1140,8 +1152,9 @@ model_run(uint64_t seed, uint64_t steps, uint64_t variant)
         if (child < 0)
             return 1;
         if (child == 0) {
-            snprintf(kit_context, sizeof(kit_context), "seed %" PRIu64 ", variant %" PRIu64
-                     ", step %" PRIu64 "+", m->seed, m->variant, m->step);
+            snprintf(kit_context, sizeof(kit_context),
+                     "seed %" PRIu64 ", variant %" PRIu64 ", step %" PRIu64 "+", m->seed,
+                     m->variant, m->step);
             if (!made) {
                 directory_make();
                 _exit(CHILD_CRASHED);
@@ -1151,9 +1164,10 @@ model_run(uint64_t seed, uint64_t steps, uint64_t variant)
         }
         status = child_wait(child);
     }
-    printf("variant %" PRIu64 ", seed %" PRIu64 ": %" PRIu64 " operations, %" PRIu64 " reads, %" PRIu64
-           " of broken pages, %" PRIu64 " stale refused, %" PRIu64 " busy, %" PRIu64 " snapshots, %" PRIu64
-           " reopens, %" PRIu64 " crashes, %" PRIu64 " kill plans, %" PRIu64 " taken back: %s\n",
+    printf("variant %" PRIu64 ", seed %" PRIu64 ": %" PRIu64 " operations, %" PRIu64
+           " reads, %" PRIu64 " of broken pages, %" PRIu64 " stale refused, %" PRIu64
+           " busy, %" PRIu64 " snapshots, %" PRIu64 " reopens, %" PRIu64 " crashes, %" PRIu64
+           " kill plans, %" PRIu64 " taken back: %s\n",
            variant, seed, m->step, m->reads, m->broken_reads, m->conflicts, m->busy, m->snapshots,
            m->reopens, m->crashes, m->kills, m->undone, status == 0 ? "ok" : "FAILED");
     if (status == 0 || getenv("SCREE_TEST_KEEP") == NULL)

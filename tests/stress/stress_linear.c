@@ -36,8 +36,8 @@
 #define FILLERS 400u
 
 enum kind { GET, SET, MERGE, APPEND, PUT, FREE, ALLOCATE_AT, KINDS };
-static const char *const kind_names[KINDS] = {"get",    "set", "merge", "append",
-                                              "put",    "free", "allocate_at"};
+static const char *const kind_names[KINDS] = {"get", "set",  "merge",      "append",
+                                              "put", "free", "allocate_at"};
 
 struct call {
     uint64_t start; /* stamps of one clock, ns */
@@ -429,9 +429,10 @@ page_check(uint32_t page, struct state *s)
     whole.call[whole.n++] = now;
     if (!linearizable(&whole, *s)) {
         history_print(&whole);
-        kit_failed(__FILE__, __LINE__, "P4", "page %" PRIu64 " (at %" PRIu64 ", %s): no order of these %u "
-                   "calls explains what they saw", pages[page], s->version,
-                   s->live ? "live" : "free", whole.n);
+        kit_failed(__FILE__, __LINE__, "P4",
+                   "page %" PRIu64 " (at %" PRIu64 ", %s): no order of these %u "
+                   "calls explains what they saw",
+                   pages[page], s->version, s->live ? "live" : "free", whole.n);
     }
     return whole.n;
 }
@@ -505,8 +506,8 @@ main(int argc, char **argv)
     }
     while (kit_now_ms() < until) {
         round_prepare(states);
-        atomic_store_explicit(&ended, 0, memory_order_relaxed); /* published by E0 */
-        atomic_store_explicit(&round_now, ++rounds, memory_order_release); /* E0 */
+        atomic_store_explicit(&ended, 0, memory_order_relaxed);              /* published by E0 */
+        atomic_store_explicit(&round_now, ++rounds, memory_order_release);   /* E0 */
         while (atomic_load_explicit(&ended, memory_order_acquire) < threads) /* E1 */
             sched_yield();
         for (uint32_t i = 0; i < PAGES; i++)
@@ -521,8 +522,10 @@ main(int argc, char **argv)
     KIT_CHECK(scree_close(cache) == 0, "close");
     kit_dir_remove(directory);
     KIT_CHECK(calls > 0, "nothing was checked");
-    KIT_CHECK(threads == 1 || overlaps > 0, "all calls came one after the other: nothing was tested");
+    KIT_CHECK(threads == 1 || overlaps > 0,
+              "all calls came one after the other: nothing was tested");
     printf("seed %" PRIu64 ": %" PRIu64 " rounds, %" PRIu64 " calls checked, %" PRIu64
-           " overlapping, %" PRIu64 " states: ok\n", seed, rounds - 1, calls, overlaps, visited);
+           " overlapping, %" PRIu64 " states: ok\n",
+           seed, rounds - 1, calls, overlaps, visited);
     return 0;
 }

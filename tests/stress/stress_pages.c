@@ -101,10 +101,10 @@ static scree_page_id cold_id[COLD];
 static _Atomic uint64_t mailbox[MAILBOXES];
 static _Atomic bool stop; /* E0 */
 
-#define CHECK_OK(call)                                                                             \
-    do {                                                                                           \
-        int code_ = (call);                                                                        \
-        KIT_CHECK(code_ == 0, "gave %d %s", code_, kit_code_name(code_));                          \
+#define CHECK_OK(call)                                                    \
+    do {                                                                  \
+        int code_ = (call);                                               \
+        KIT_CHECK(code_ == 0, "gave %d %s", code_, kit_code_name(code_)); \
     } while (0)
 
 /* ---- contents ---- */
@@ -112,17 +112,17 @@ static _Atomic bool stop; /* E0 */
 static uint64_t
 head_check(const struct head *head, const void *body)
 {
-    return kit_hash(body, head->body_len, head->number * 8 + head->kind + (uint64_t)head->owner * 3);
+    return kit_hash(body, head->body_len,
+                    head->number * 8 + head->kind + (uint64_t)head->owner * 3);
 }
 
 /* A page of this kind and number; returns its length. */
 static size_t
-page_make(unsigned char *page, enum page_kind kind, uint32_t owner, uint64_t number, size_t body_len)
+page_make(unsigned char *page, enum page_kind kind, uint32_t owner, uint64_t number,
+          size_t body_len)
 {
-    struct head head = {.kind = (uint8_t)kind,
-                        .body_len = (uint16_t)body_len,
-                        .owner = owner,
-                        .number = number};
+    struct head head = {
+        .kind = (uint8_t)kind, .body_len = (uint16_t)body_len, .owner = owner, .number = number};
 
     for (size_t i = 0; i < body_len; i++)
         page[sizeof(head) + i] = (unsigned char)(number + i * 7 + owner);
@@ -209,8 +209,8 @@ links_merge(const scree_slice *base, const scree_slice *frags, size_t n, scree_o
 }
 
 static int
-pages_merge(void *ctx, scree_page_id id, const scree_slice *base, const scree_slice *frags, size_t n,
-            scree_out *out)
+pages_merge(void *ctx, scree_page_id id, const scree_slice *base, const scree_slice *frags,
+            size_t n, scree_out *out)
 {
     (void)ctx;
     (void)id;
@@ -323,15 +323,15 @@ do_chain(struct worker *w)
 static void
 do_mail_change(struct worker *w)
 {
-    scree_page_id id = atomic_load_explicit(&mailbox[kit_below(&w->random, MAILBOXES)],
-                                            memory_order_acquire);
+    scree_page_id id =
+        atomic_load_explicit(&mailbox[kit_below(&w->random, MAILBOXES)], memory_order_acquire);
     int code;
 
     if (id == 0 || !log_room(w))
         return;
     code = page_update(w, id, MAIL, LOG_MAIL, kit_below(&w->random, 2) == 0);
-    KIT_CHECK(code == 0 || code == SCREE_E_CONFLICT || code == SCREE_E_NOT_FOUND, "gave %d %s", code,
-              kit_code_name(code));
+    KIT_CHECK(code == 0 || code == SCREE_E_CONFLICT || code == SCREE_E_NOT_FOUND, "gave %d %s",
+              code, kit_code_name(code));
     if (code != 0)
         w->gone++;
 }
@@ -477,8 +477,9 @@ do_guards(struct worker *w)
     for (uint32_t d = 0; d < depth; d++) {
         scree_read_enter(cache);
         held_add(held, &n, chain_id[kit_below(&w->random, CHAINS)]);
-        held_add(held, &n, atomic_load_explicit(&mailbox[kit_below(&w->random, MAILBOXES)],
-                                                memory_order_acquire));
+        held_add(
+            held, &n,
+            atomic_load_explicit(&mailbox[kit_below(&w->random, MAILBOXES)], memory_order_acquire));
     }
     for (uint64_t i = kit_below(&w->random, 6); i > 0; i--) {
         do_chain(w);
@@ -525,7 +526,8 @@ do_rare(struct worker *w)
         KIT_CHECK(figures > 20, "%" PRIu64 " figures", figures);
         break;
     case 3:
-        KIT_CHECK(scree_page_next(cache, kit_below(&w->random, 2000), &lsn) == 0 || lsn == 0, "next");
+        KIT_CHECK(scree_page_next(cache, kit_below(&w->random, 2000), &lsn) == 0 || lsn == 0,
+                  "next");
         break;
     default:
         if (w->logged_n > 0 && kit_below(&w->random, 2) == 0)
@@ -602,8 +604,9 @@ versions_check(struct logged *all, size_t n)
     for (size_t i = 0; i < n; i++) {
         KIT_CHECK(i == 0 || all[i].made != all[i - 1].made, "version %" PRIu64 " was made twice",
                   all[i].made);
-        KIT_CHECK(all[i].consumed < all[i].made, "page %" PRIu64 " went back from %" PRIu64 " to %"
-                  PRIu64, all[i].id, all[i].consumed, all[i].made);
+        KIT_CHECK(all[i].consumed < all[i].made,
+                  "page %" PRIu64 " went back from %" PRIu64 " to %" PRIu64, all[i].id,
+                  all[i].consumed, all[i].made);
     }
 }
 
@@ -789,9 +792,9 @@ main(int argc, char **argv)
         sum.aba += workers[t].aba;
         sum.held_checks += workers[t].held_checks;
     }
-    printf("seed %" PRIu64 ": %" PRIu64 " operations, %zu updates on the books, %" PRIu64 " conflicts, %"
-           PRIu64 " on changed or freed pages, %" PRIu64 " ABA tries refused, %" PRIu64
-           " borrowed pages unchanged: ok\n",
+    printf("seed %" PRIu64 ": %" PRIu64 " operations, %zu updates on the books, %" PRIu64
+           " conflicts, %" PRIu64 " on changed or freed pages, %" PRIu64
+           " ABA tries refused, %" PRIu64 " borrowed pages unchanged: ok\n",
            seed, sum.operations, n, sum.conflicts, sum.gone, sum.aba, sum.held_checks);
     KIT_CHECK(sum.aba > 0 && sum.held_checks > 0 && sum.conflicts > 0, "too little happened");
     return 0;

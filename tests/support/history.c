@@ -10,8 +10,8 @@
 struct history *
 history_new(uint64_t seed)
 {
-    struct history *h = mmap(NULL, sizeof(*h), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
-                             -1, 0);
+    struct history *h =
+        mmap(NULL, sizeof(*h), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
     if (h == MAP_FAILED)
         kit_failed(__FILE__, __LINE__, "test", "no memory");

@@ -25,9 +25,9 @@ struct history_state {
 /* Make it with history_new: in memory that forked children share. */
 struct history {
     uint64_t random;
-    uint32_t n;          /* states: 0 .. n - 1, state[0] a new directory's */
-    uint32_t acked;      /* states up to this one were reported stable */
-    uint32_t pages;      /* ids known */
+    uint32_t n;           /* states: 0 .. n - 1, state[0] a new directory's */
+    uint32_t acked;       /* states up to this one were reported stable */
+    uint32_t pages;       /* ids known */
     uint64_t version_any; /* the largest version ever told */
     scree_page_id id[HISTORY_PAGES];
     uint32_t len[HISTORY_PAGES];

@@ -31,8 +31,8 @@ kit_failed(const char *file, int line, const char *what, const char *format, ...
 const char *
 kit_code_name(int code)
 {
-#define KIT_CODE(name, value, text)                                                                \
-    if (code == (value))                                                                           \
+#define KIT_CODE(name, value, text) \
+    if (code == (value))            \
         return #name;
     SCREE_ERROR_MAP(KIT_CODE)
 #undef KIT_CODE

@@ -88,8 +88,8 @@ enum kit_call {
     KIT_LOCK = 8192,
     KIT_RANDOM = 16384
 };
-#define KIT_CHANGING                                                                              \
-    (KIT_WRITE | KIT_SYNC | KIT_ALLOCATE | KIT_PUNCH | KIT_TRUNCATE | KIT_RENAME | KIT_UNLINK |    \
+#define KIT_CHANGING                                                                            \
+    (KIT_WRITE | KIT_SYNC | KIT_ALLOCATE | KIT_PUNCH | KIT_TRUNCATE | KIT_RENAME | KIT_UNLINK | \
      KIT_SYNC_DIR | KIT_MKDIR)
 
 enum kit_fault {
@@ -123,10 +123,10 @@ void kit_env_release(void);
 extern char kit_context[512]; /* printed with every failure: seed and step */
 _Noreturn __attribute__((format(printf, 4, 5))) void
 kit_failed(const char *file, int line, const char *what, const char *format, ...);
-#define KIT_CHECK(x, ...)                                                                          \
-    do {                                                                                           \
-        if (!(x))                                                                                  \
-            kit_failed(__FILE__, __LINE__, #x, __VA_ARGS__);                                   \
+#define KIT_CHECK(x, ...)                                    \
+    do {                                                     \
+        if (!(x))                                            \
+            kit_failed(__FILE__, __LINE__, #x, __VA_ARGS__); \
     } while (0)
 /* "CONFLICT" for SCREE_E_CONFLICT, "OK" for 0, "errno" for the rest. */
 const char *kit_code_name(int code);

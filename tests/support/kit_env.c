@@ -85,14 +85,14 @@ fault_of(enum kit_call kind)
 }
 
 /* Calls that move no bytes: short counts and torn writes are plain failures there. */
-#define GUARD(kind)                                                                                \
-    do {                                                                                           \
-        enum kit_fault fault = fault_of(kind);                                                     \
-        (void)ctx;                                                                                 \
-        if (fault == KIT_FAULT_SHORT)                                                              \
-            break;                                                                                 \
-        if (fault != KIT_FAULT_NONE)                                                               \
-            return plan_now.code;                                                                  \
+#define GUARD(kind)                            \
+    do {                                       \
+        enum kit_fault fault = fault_of(kind); \
+        (void)ctx;                             \
+        if (fault == KIT_FAULT_SHORT)          \
+            break;                             \
+        if (fault != KIT_FAULT_NONE)           \
+            return plan_now.code;              \
     } while (0)
 
 static const scree_env *posix_env;

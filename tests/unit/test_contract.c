@@ -19,13 +19,13 @@
 #include <xxhash.h>
 
 /* The result, and a detail text with every error. */
-#define EXPECT(code, call)                                                                         \
-    do {                                                                                           \
-        int code_ = (call);                                                                        \
-        cr_assert(code_ == (code), "%s gave %d %s (%s)", #call, code_, kit_code_name(code_),       \
-                  scree_error_detail());                                                           \
-        if ((code) != 0)                                                                           \
-            cr_assert(strlen(scree_error_detail()) > 0, "%s: no detail", #call);                   \
+#define EXPECT(code, call)                                                                   \
+    do {                                                                                     \
+        int code_ = (call);                                                                  \
+        cr_assert(code_ == (code), "%s gave %d %s (%s)", #call, code_, kit_code_name(code_), \
+                  scree_error_detail());                                                     \
+        if ((code) != 0)                                                                     \
+            cr_assert(strlen(scree_error_detail()) > 0, "%s: no detail", #call);             \
     } while (0)
 
 static char dir[KIT_PATH_MAX];
@@ -253,13 +253,13 @@ Test(contract_invalid, waiting_beyond_the_tail_would_never_end)
 
 TestSuite(contract_options, .init = setup_directory, .fini = teardown, .timeout = 60);
 
-#define REFUSED(field, value)                                                                      \
-    do {                                                                                           \
-        scree_options refused_ = options;                                                          \
-        refused_.field = (value);                                                                  \
-        EXPECT(SCREE_E_INVALID, scree_open(dir, &refused_, &cache));                               \
-        cr_assert(cache == NULL);                                                                  \
-        cr_assert(access(dir, F_OK) != 0, "%s: the directory was made", #field);                   \
+#define REFUSED(field, value)                                                    \
+    do {                                                                         \
+        scree_options refused_ = options;                                        \
+        refused_.field = (value);                                                \
+        EXPECT(SCREE_E_INVALID, scree_open(dir, &refused_, &cache));             \
+        cr_assert(cache == NULL);                                                \
+        cr_assert(access(dir, F_OK) != 0, "%s: the directory was made", #field); \
     } while (0)
 
 Test(contract_options, bounds_are_checked_before_anything_is_made)
@@ -900,8 +900,8 @@ Test(contract_pages, however_fragments_are_merged_the_page_is_the_same)
 }
 
 static int
-merge_empty(void *ctx, scree_page_id id, const scree_slice *base, const scree_slice *frags, size_t n,
-            scree_out *out)
+merge_empty(void *ctx, scree_page_id id, const scree_slice *base, const scree_slice *frags,
+            size_t n, scree_out *out)
 {
     (void)ctx;
     (void)id;
@@ -961,7 +961,8 @@ Test(contract_directory, an_open_from_another_process_is_locked_and_the_holder_n
         _exit(strstr(scree_error_detail(), holder) != NULL ? 0 : 2);
     }
     cr_assert(waitpid(child, &status, 0) == child);
-    cr_assert(status == 0, "status %x: 1 in its second byte: not LOCKED; 2: holder not named", status);
+    cr_assert(status == 0, "status %x: 1 in its second byte: not LOCKED; 2: holder not named",
+              status);
 }
 
 Test(contract_directory, two_may_read_at_a_time)
@@ -1034,9 +1035,15 @@ Test(contract_directory, opened_and_closed_without_a_change_is_not_written_to)
 
 Test(contract_directory, files_of_strangers_are_left_alone)
 {
-    static const char *const names[] = {"notes.txt", "segment-1.bak", "snapshot-", "manifest-1",
-                                        "manifest-000000000000000G", "snapshot-0000000000000001x",
-                                        "zz.tmp", "1", "0000000000000001"};
+    static const char *const names[] = {"notes.txt",
+                                        "segment-1.bak",
+                                        "snapshot-",
+                                        "manifest-1",
+                                        "manifest-000000000000000G",
+                                        "snapshot-0000000000000001x",
+                                        "zz.tmp",
+                                        "1",
+                                        "0000000000000001"};
     struct kit_files files;
     bool warned = false;
 
@@ -1056,7 +1063,8 @@ Test(contract_directory, files_of_strangers_are_left_alone)
         unsigned char *data = kit_file_read(dir, names[i], &len);
 
         cr_assert(data != NULL, "%s is gone", names[i]);
-        cr_assert(len == strlen(names[i]) && memcmp(data, names[i], len) == 0, "%s changed", names[i]);
+        cr_assert(len == strlen(names[i]) && memcmp(data, names[i], len) == 0, "%s changed",
+                  names[i]);
         free(data);
     }
     kit_dir_list(dir, &files);
@@ -1149,7 +1157,8 @@ format_check(const char *prefix)
     EXPECT(SCREE_E_FORMAT, scree_open(dir, &options, &cache));
     cr_assert(strstr(scree_error_detail(), prefix) != NULL, "which file? %s", scree_error_detail());
     cr_assert(cache == NULL);
-    cr_assert(kit_dir_fingerprint(dir, true) == before, "a directory of another version was written");
+    cr_assert(kit_dir_fingerprint(dir, true) == before,
+              "a directory of another version was written");
 }
 
 Test(contract_directory, a_manifest_of_an_unknown_version_is_refused)
