@@ -287,7 +287,12 @@ room_prewrite(struct scree__log *log, uint64_t from, uint64_t len)
     for (uint64_t done = 0; rc == 0 && done < len; done += piece)
         rc = scree__segment_write(log, from + done, zeros, (size_t)min_u64(len - done, piece));
     scree__free(zeros, piece);
-    return rc == 0 ? scree__segment_sync(log, from / log->segment_bytes) : rc;
+    if (rc == 0)
+        rc = scree__segment_sync(log, from / log->segment_bytes);
+    /* The file holds records too: this sync may have been told of a write that failed among them. */
+    if (rc != 0 && !scree__is_space_error(rc))
+        (void)scree__log_poison(log, rc, "writing ahead in a log segment failed");
+    return rc;
 }
 
 /* One chunk, at most to the end of the segment. */

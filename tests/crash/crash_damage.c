@@ -234,16 +234,17 @@ update_check(scree_cache **cache)
 static void
 child_case(const char *name, enum damage damage, uint64_t at)
 {
-    struct rlimit limit = {.rlim_cur = (rlim_t)4 << 30, .rlim_max = (rlim_t)4 << 30};
+#ifndef KIT_SANITIZED
+    const struct rlimit limit = {.rlim_cur = (rlim_t)4 << 30, .rlim_max = (rlim_t)4 << 30};
+#endif
     struct history_seen seen;
     scree_cache *cache = NULL;
     int code;
 
     alarm(20);
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#ifndef KIT_SANITIZED
     (void)setrlimit(RLIMIT_AS, &limit);
 #endif
-    (void)limit;
     damage_do(name, damage, at);
     code = scree_open(work, &options, &cache);
     if (code != 0) {

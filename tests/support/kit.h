@@ -14,6 +14,15 @@
 
 #define KIT_PATH_MAX 512
 
+/* Sanitizers take address space by the terabyte: no limit on it can be set. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define KIT_SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define KIT_SANITIZED 1
+#endif
+#endif
+
 /* ---- random numbers: the same everywhere for the same seed (splitmix64) ---- */
 uint64_t kit_random(uint64_t *state);
 /* 0 .. n - 1 */

@@ -1171,6 +1171,11 @@ Test(contract_directory, a_snapshot_of_an_unknown_version_is_refused)
     format_check("snapshot-");
 }
 
+Test(contract_directory, a_segment_of_an_unknown_version_is_refused)
+{
+    format_check("segment-");
+}
+
 /* ---- poison ---- */
 
 Test(contract_directory, a_failed_sync_poisons_writers_not_readers_and_sticks)
