@@ -8,7 +8,7 @@
 
 /* Read by jemalloc, where the tool is linked with it: pages in huge pages, as a server would have them. A
    random read of 100 MB of pages is otherwise half TLB misses. */
-extern const char *malloc_conf;
+extern __attribute__((visibility("default"))) const char *malloc_conf;
 const char *malloc_conf = "thp:always";
 
 static const struct {
