@@ -35,6 +35,7 @@
 #define FAILED_PAUSE_NS ((uint64_t)1000 * 1000 * 1000)
 #define SETTLE_SLEEP_NS ((uint64_t)50 * 1000)
 #define VOLUME_MIN ((uint64_t)64 << 20)
+#define VOLUME_BY_LIFE_MAX ((uint64_t)512 << 20)
 #define VOLUME_PER_SNAPSHOT_BYTE 16u
 
 /* The entries of one leaf, copied. */
@@ -339,17 +340,26 @@ scree__checkpoint(scree_cache *cache, uint64_t *lsn_out)
     return rc;
 }
 
-/* How much log may be replayed after a crash: a full snapshot's cost stays a small share of the log's. */
+/*
+ * How much log may be replayed after a crash: enough that a full snapshot, which walks every chain, stays a
+ * small share of the work; for a small table no more than a few times what lives.
+ */
 static uint64_t
 checkpoint_volume(const scree_cache *cache)
 {
-    uint64_t volume;
+    /* Relaxed: a hint. */
+    uint64_t file = atomic_load_explicit(&cache->checkpoint_bytes, memory_order_relaxed);
+    uint64_t volume = VOLUME_MIN;
+    struct scree__log_stats log;
 
     if (cache->options.snapshot_log_bytes != 0)
         return cache->options.snapshot_log_bytes;
-    volume = VOLUME_PER_SNAPSHOT_BYTE *
-             atomic_load_explicit(&cache->checkpoint_bytes, memory_order_relaxed); /* a hint */
-    return volume > VOLUME_MIN ? volume : VOLUME_MIN;
+    scree__log_stats(cache->log, &log);
+    if (2 * log.live_bytes > volume)
+        volume = 2 * log.live_bytes < VOLUME_BY_LIFE_MAX ? 2 * log.live_bytes : VOLUME_BY_LIFE_MAX;
+    if (VOLUME_PER_SNAPSHOT_BYTE * file > volume)
+        volume = VOLUME_PER_SNAPSHOT_BYTE * file;
+    return volume;
 }
 
 /* The disk is full: one generation must do, so that what only the older one needs may go. */

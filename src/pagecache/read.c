@@ -28,34 +28,71 @@
 #define MERGE_TRIES 4
 #define PAGE_IN_TRIES 1000
 
-void
-scree_read_enter(scree_cache *cache)
-{
-    struct scree__context *ctx = cache == NULL ? NULL : scree__context(cache);
+/* Hot calls keep the rare way out of line, or it would cost them registers to save. */
+#define RARE __attribute__((noinline, cold))
 
-    if (ctx == NULL)
-        return;
+static inline bool
+context_is_last(const scree_cache *cache)
+{
+    return __builtin_expect(cache != NULL && scree__context_last.serial == cache->serial, 1);
+}
+
+static inline void
+guard_open(struct scree__context *ctx)
+{
     /* Relaxed: only the owner writes; close, which reads it, is not concurrent with calls. */
-    atomic_store_explicit(&ctx->guard_depth,
-                          atomic_load_explicit(&ctx->guard_depth, memory_order_relaxed) + 1,
-                          memory_order_relaxed);
+    uint32_t depth = atomic_load_explicit(&ctx->guard_depth, memory_order_relaxed);
+
+    atomic_store_explicit(&ctx->guard_depth, depth + 1, memory_order_relaxed);
     scree__rcu_enter();
 }
 
-void
-scree_read_leave(scree_cache *cache)
+static inline void
+guard_close(struct scree__context *ctx)
 {
-    struct scree__context *ctx = cache == NULL ? NULL : scree__context(cache);
-    uint32_t depth;
+    uint32_t depth = atomic_load_explicit(&ctx->guard_depth, memory_order_relaxed);
 
-    if (ctx == NULL)
-        return;
-    depth = atomic_load_explicit(&ctx->guard_depth, memory_order_relaxed);
     if (depth == 0)
         return;
     scree__rcu_leave();
     /* Release: what this guard read stays before a close that sees it left. */
     atomic_store_explicit(&ctx->guard_depth, depth - 1, memory_order_release);
+}
+
+static RARE void
+guard_open_slow(scree_cache *cache)
+{
+    struct scree__context *ctx = cache == NULL ? NULL : scree__context_slow(cache);
+
+    if (ctx != NULL)
+        guard_open(ctx);
+}
+
+static RARE void
+guard_close_slow(scree_cache *cache)
+{
+    struct scree__context *ctx = cache == NULL ? NULL : scree__context_slow(cache);
+
+    if (ctx != NULL)
+        guard_close(ctx);
+}
+
+void
+scree_read_enter(scree_cache *cache)
+{
+    if (context_is_last(cache))
+        guard_open(scree__context_last.ctx);
+    else
+        guard_open_slow(cache);
+}
+
+void
+scree_read_leave(scree_cache *cache)
+{
+    if (context_is_last(cache))
+        guard_close(scree__context_last.ctx);
+    else
+        guard_close_slow(cache);
 }
 
 static int
@@ -181,7 +218,7 @@ page_hit(struct scree__context *ctx, scree_page_id id)
 }
 
 /* Misses, merges and mistakes. */
-static int
+static RARE int
 page_get_slow(scree_cache *cache, scree_page_id id, scree_slice *page_out,
               scree_version *version_out)
 {
@@ -209,11 +246,10 @@ int
 scree_page_get(scree_cache *cache, scree_page_id id, scree_slice *page_out,
                scree_version *version_out)
 {
-    struct scree__context *ctx = cache == NULL ? NULL : scree__context(cache);
     struct scree__node *node = NULL;
 
-    if (ctx != NULL && scree__context_guarded(ctx) && id != 0)
-        node = page_hit(ctx, id);
+    if (context_is_last(cache) && scree__context_guarded(scree__context_last.ctx) && id != 0)
+        node = page_hit(scree__context_last.ctx, id);
     if (__builtin_expect(node == NULL, 0))
         return page_get_slow(cache, id, page_out, version_out);
     if (page_out != NULL)
