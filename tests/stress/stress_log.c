@@ -235,7 +235,8 @@ workers_join(struct worker *w, unsigned threads, uint64_t *acked)
     CHECK(x.entry != NULL);
     x.n = 0;
     for (unsigned i = 0; i < threads; i++) {
-        memcpy(x.entry + x.n, w[i].entry, w[i].n * sizeof *x.entry);
+        if (w[i].n > 0)
+            memcpy(x.entry + x.n, w[i].entry, w[i].n * sizeof *x.entry);
         x.n += w[i].n;
         free(w[i].entry);
     }
