@@ -194,8 +194,11 @@ static int
 run_child(struct bench_run *run)
 {
     int status;
-    pid_t pid = fork();
+    pid_t pid;
 
+    if (mkdir(run->options.parent_dir, 0777) != 0 && errno != EEXIST)
+        return -errno;
+    pid = fork();
     if (pid < 0)
         return -errno;
     if (pid == 0) {

@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -510,6 +511,8 @@ prepare(struct stress_run *r)
     if (snprintf(r->parent_dir, sizeof(r->parent_dir), "%s/scree-stress-XXXXXX", where) >=
         (int)sizeof(r->parent_dir) - 8)
         return -ENAMETOOLONG;
+    if (o->dir != NULL && mkdir(o->dir, 0777) != 0 && errno != EEXIST)
+        return -errno;
     if (mkdtemp(r->parent_dir) == NULL)
         return -errno;
     (void)snprintf(s->dir, sizeof(s->dir), "%.*s/pages", (int)sizeof(s->dir) - 8, r->parent_dir);
