@@ -9,7 +9,7 @@
  *   V3   mark: clear REFERENCED             an evictor    fetch_and relaxed G2 (read.c)  a second chance
  *   V4   mark: set CLAIM                    an evictor    fetch_or acquire  V7           leave the page alone
  *   V5   side := version, length            holder of V4  store release     slot readers sole writer
- *   V6   chain -> evicted word or stub      holder of V4  CAS release       every load   page moved: leave it
+ *   V6   chain -> evicted word or ghost      holder of V4  CAS release       every load   page moved: leave it
  *   V7   mark: clear CLAIM                  holder of V4  fetch_and release V4           cannot
  * INVARIANTS
  *   I1 only stable records leave memory: every record the chain stands for ends at or below
@@ -17,13 +17,13 @@
  *   I2 the side word is written only while the slot holds a node and only between V4 and V7; after
  *      V6 nobody writes it until the slot holds a node again. So who re-reads the same evicted word
  *      read its side.
- *   I3 a stub is small: a page of many records is consolidated first and evicted when that record
- *      is stable; when nothing else is left to win, so is every stub. So what cannot leave is a
+ *   I3 a ghost is small: a page of many records is consolidated first and evicted when that record
+ *      is stable; when nothing else is left to win, so is every ghost. So what cannot leave is a
  *      word a page.
  * LIFETIME what V6 unlinks is retired. The chain was loaded in this read section: no ABA in V6.
  * PROGRESS claims are tried, never waited for. A writer over the limit that holds no guard waits
  *          for the flusher, bounded in time; with a guard it goes over the limit, counted.
- * FAILURE  no memory for a stub: the page stays.
+ * FAILURE  no memory for a ghost: the page stays.
  * NOT HERE reading it back (pagein.c).   REFS CLOCK (Corbato, 1968).
  */
 #include "pagecache/pagecache_private.h"
@@ -33,8 +33,8 @@
 #define HAND_STEP 128u
 #define HAND_TRIES 1000u
 #define COMPACT_PAGES 32u
-#define STUB_POSITIONS_MAX \
-    4u /* a page of more records is consolidated rather than left as a stub */
+#define GHOST_POSITIONS_MAX \
+    4u /* a page of more records is consolidated rather than left as a ghost */
 #define ADMIT_ROUNDS 64u
 #define ADMIT_WAIT_NS ((uint64_t)5 * 1000 * 1000)
 
@@ -53,28 +53,28 @@ chain_may_leave(const struct scree__chain *chain, uint64_t stable)
 /* What the slot becomes; 0: no memory. V5 is here. */
 static uint64_t
 evicted_form(struct scree__context *ctx, struct scree__radix_ref ref,
-             const struct scree__chain *chain, struct scree__node **stub_out)
+             const struct scree__chain *chain, struct scree__node **ghost_out)
 {
     const struct scree__position *p = chain->positions;
-    struct scree__node *stub;
+    struct scree__node *ghost;
 
-    *stub_out = NULL;
+    *ghost_out = NULL;
     if (chain->positions_n == 1 && slot_can_evict(p->disk_len)) {
         /* V5. Release: pairs with the acquire loads of those who found the evicted word. */
         atomic_store_explicit(scree__radix_side(ref), slot_side(chain->version, p->disk_len),
                               memory_order_release);
         return slot_from_evicted(p->lsn, p->disk_len);
     }
-    stub = scree__node_new(ctx, NODE_STUB, 0, chain->positions_n);
-    if (stub == NULL)
+    ghost = scree__node_new(ctx, NODE_GHOST, 0, chain->positions_n);
+    if (ghost == NULL)
         return 0;
-    stub->lsn = chain->lsn;
-    stub->version = chain->version;
-    stub->disk_len = p->disk_len;
+    ghost->lsn = chain->lsn;
+    ghost->version = chain->version;
+    ghost->disk_len = p->disk_len;
     if (chain->positions_n > 1)
-        memcpy(scree__node_positions(stub), p, chain->positions_n * sizeof *p);
-    *stub_out = stub;
-    return slot_from_node(stub, chain->positions_n);
+        memcpy(scree__node_positions(ghost), p, chain->positions_n * sizeof *p);
+    *ghost_out = ghost;
+    return slot_from_node(ghost, chain->positions_n);
 }
 
 /* Under the claim, in a read section. Bytes given up. */
@@ -85,7 +85,7 @@ evict_claimed(struct scree__context *ctx, struct scree__radix_ref ref)
     /* Acquire: the chain. */
     uint64_t word = atomic_load_explicit(scree__radix_word(ref), memory_order_acquire);
     uint64_t seen = word, next, bytes = 0;
-    struct scree__node *stub, *n;
+    struct scree__node *ghost, *n;
 
     if (slot_tag(word) != SLOT_NODE || scree__chain_collect(ctx, ref, word, chain) != 0 ||
         chain->positions_n > UINT16_MAX ||
@@ -93,20 +93,20 @@ evict_claimed(struct scree__context *ctx, struct scree__radix_ref ref)
         return 0;
     for (n = slot_node(word); n != NULL; n = n->next)
         bytes += n->charge;
-    next = evicted_form(ctx, ref, chain, &stub);
+    next = evicted_form(ctx, ref, chain, &ghost);
     if (next == 0)
         return 0;
-    if (stub != NULL && stub->charge >= bytes) { /* nothing to win */
-        scree__node_discard(ctx, stub);
+    if (ghost != NULL && ghost->charge >= bytes) { /* nothing to win */
+        scree__node_discard(ctx, ghost);
         return 0;
     }
-    bytes -= stub == NULL ? 0 : stub->charge;
+    bytes -= ghost == NULL ? 0 : ghost->charge;
     SCREE_YIELD_POINT();
-    /* V6. Release: the stub, and the side word. */
+    /* V6. Release: the ghost, and the side word. */
     if (!atomic_compare_exchange_strong_explicit(scree__radix_word(ref), &seen, next,
                                                  memory_order_release,
                                                  memory_order_relaxed)) { /* LP */
-        scree__node_discard(ctx, stub);
+        scree__node_discard(ctx, ghost);
         return 0;
     }
     scree__chain_retire(ctx, slot_node(word), NULL);
@@ -274,7 +274,7 @@ admit_round(struct scree__context *ctx, int64_t over, bool desperate)
 {
     struct scree__log *log = ctx->cache->log;
     struct sweep sweep = {.wanted = memory_wanted(ctx->cache, over),
-                          .depth_max = desperate ? 1 : STUB_POSITIONS_MAX};
+                          .depth_max = desperate ? 1 : GHOST_POSITIONS_MAX};
     bool all_stable = scree__log_tail(log) <= scree__log_stable(log);
 
     sweep_run(ctx, &sweep);

@@ -354,7 +354,7 @@ scree__node_new_cold(scree_cache *cache, size_t positions_cap)
         return NULL;
     }
     memset(node, 0, sizeof *node);
-    node->kind = NODE_STUB;
+    node->kind = NODE_GHOST;
     node->size_class = NODE_CLASS_NONE;
     node->charge = (uint32_t)scree__alloc_usable(node);
     atomic_fetch_add_explicit(&cache->resident_bytes, node->charge, memory_order_relaxed); /* E4 */

@@ -22,7 +22,7 @@ enum scree__node_kind {
     NODE_DELTA = 1, /* one fragment; next is what it was appended to */
     NODE_BASE = 2,  /* the page: as set, consolidated, or merged in memory from its records */
     NODE_EMPTY = 3, /* allocated with 0 bytes: no base */
-    NODE_STUB = 4   /* not in memory: only where its records lie */
+    NODE_GHOST = 4  /* an evicted page of several records: only where they lie */
 };
 
 /*
@@ -288,7 +288,7 @@ void scree__charge_pass_on(struct scree__context *ctx);
 void scree__nodes_drain(struct scree__context *ctx); /* free lists, at the end of a context */
 void scree__nodes_destroy(scree_cache *cache);       /* every node in the table; nobody inside */
 struct scree__node *scree__node_new_cold(scree_cache *cache,
-                                         size_t positions_cap); /* recovery: a stub */
+                                         size_t positions_cap); /* recovery: a ghost */
 size_t scree__node_positions_cap(const struct scree__node *node);
 void scree__node_free_cold(scree_cache *cache, struct scree__node *node);
 
@@ -306,7 +306,7 @@ int scree__chain_collect(struct scree__context *ctx, struct scree__radix_ref ref
 static inline bool
 scree__chain_is_cold(const struct scree__chain *chain)
 {
-    return chain->terminal == NULL || chain->terminal->kind == NODE_STUB;
+    return chain->terminal == NULL || chain->terminal->kind == NODE_GHOST;
 }
 /* Version of the page in the slot; reads the side word of an evicted one. False: the slot moved, load it
    again. */

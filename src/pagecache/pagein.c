@@ -3,7 +3,7 @@
  *
  * WORD   the page's slot.
  * EDGES  (columns: step, who may, order, pairs with, if it loses)
- *   P1   evicted or chain-over-stub -> chain  any thread   CAS release       every reader  drop what was read
+ *   P1   evicted or chain-over-ghost -> chain  any thread   CAS release       every reader  drop what was read
  * INVARIANTS
  *   I1 a record's bytes at an lsn never change while they are live; what P1 installs is what the
  *      slot stood for when it was loaded, as the slot is still the same word (loaded in this read
@@ -111,7 +111,7 @@ chain_from_records(struct scree__context *ctx, const struct scree__log_read *rea
     return rc;
 }
 
-/* Private copies of the deltas that sit on the stub, on top of what was read. */
+/* Private copies of the deltas that sit on the ghost, on top of what was read. */
 static struct scree__node *
 chain_copy_deltas(struct scree__context *ctx, struct scree__node *from,
                   struct scree__node *terminal, struct scree__node *below)
@@ -197,7 +197,7 @@ scree__page_in(struct scree__context *ctx, scree_page_id id, struct scree__radix
     if (rc != 0)
         return rc == SCREE_E_BUSY ? 0 : rc;
     SCREE_ASSERT(scree__chain_is_cold(chain));
-    n = chain->positions_n - chain->n; /* those of the stub; the deltas above it are in memory */
+    n = chain->positions_n - chain->n; /* those of the ghost; the deltas above it are in memory */
     reads = scree__alloc_zero(n * sizeof *reads);
     if (reads == NULL)
         return scree__fail(SCREE_E_NO_MEMORY, "no memory to read page %llu",

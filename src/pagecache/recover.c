@@ -10,7 +10,7 @@
  *   I1 a record is applied only if its lsn is above the newest record its page already stands for,
  *      or above the free that the snapshot's walk saw (tombstone): the snapshot may have seen later
  *      states than S.
- *   I2 what is applied leaves every page evicted: a word, or a stub with several positions. No page
+ *   I2 what is applied leaves every page evicted: a word, or a ghost with several positions. No page
  *      bytes are read: the cost is the table plus the log behind S, never the data.
  *   I3 a record of a page that is not there and has no tombstone is damage: never skipped in
  *      silence.
@@ -53,7 +53,7 @@ static int
 page_put(scree_cache *cache, struct scree__radix_ref ref, const struct scree__position *p, size_t n,
          uint64_t version)
 {
-    struct scree__node *stub;
+    struct scree__node *ghost;
 
     if (n == 1 && slot_can_evict(p->disk_len)) {
         atomic_store_explicit(scree__radix_side(ref), slot_side(version, p->disk_len),
@@ -61,16 +61,16 @@ page_put(scree_cache *cache, struct scree__radix_ref ref, const struct scree__po
         word_put(cache, ref, slot_from_evicted(p->lsn, p->disk_len));
         return 0;
     }
-    stub = scree__node_new_cold(cache, n);
-    if (stub == NULL)
+    ghost = scree__node_new_cold(cache, n);
+    if (ghost == NULL)
         return SCREE_E_NO_MEMORY;
-    stub->lsn = p[n - 1].lsn;
-    stub->disk_len = p[n - 1].disk_len;
-    stub->version = version;
-    stub->positions = (uint16_t)n;
+    ghost->lsn = p[n - 1].lsn;
+    ghost->disk_len = p[n - 1].disk_len;
+    ghost->version = version;
+    ghost->positions = (uint16_t)n;
     if (n > 1)
-        memcpy(scree__node_positions(stub), p, n * sizeof *p);
-    word_put(cache, ref, slot_from_node(stub, n));
+        memcpy(scree__node_positions(ghost), p, n * sizeof *p);
+    word_put(cache, ref, slot_from_node(ghost, n));
     return 0;
 }
 
@@ -81,7 +81,7 @@ page_push(scree_cache *cache, struct scree__radix_ref ref, const struct scree__p
 {
     struct scree__position both[2];
     uint64_t word = word_get(ref), side;
-    struct scree__node *stub, *grown;
+    struct scree__node *ghost, *grown;
 
     if (slot_tag(word) == SLOT_EVICTED) {
         side = atomic_load_explicit(scree__radix_side(ref), memory_order_relaxed);
@@ -90,21 +90,21 @@ page_push(scree_cache *cache, struct scree__radix_ref ref, const struct scree__p
         both[1] = *p;
         return page_put(cache, ref, both, 2, version);
     }
-    stub = slot_node(word);
-    if (stub->positions >= POSITIONS_MAX) /* the writer's cap is far below */
+    ghost = slot_node(word);
+    if (ghost->positions >= POSITIONS_MAX) /* the writer's cap is far below */
         return scree__fail(SCREE_E_CORRUPT, "more than %u fragments on one page", POSITIONS_MAX);
-    if (stub->positions == 1) {
-        both[0] = (struct scree__position){.lsn = stub->lsn, .disk_len = stub->disk_len};
+    if (ghost->positions == 1) {
+        both[0] = (struct scree__position){.lsn = ghost->lsn, .disk_len = ghost->disk_len};
         both[1] = *p;
         return page_put(cache, ref, both, 2, version);
     }
-    grown = stub;
-    if (stub->positions == scree__node_positions_cap(stub)) {
-        grown = scree__node_new_cold(cache, (size_t)stub->positions * 2);
+    grown = ghost;
+    if (ghost->positions == scree__node_positions_cap(ghost)) {
+        grown = scree__node_new_cold(cache, (size_t)ghost->positions * 2);
         if (grown == NULL)
             return SCREE_E_NO_MEMORY;
-        memcpy(grown->payload, stub->payload, stub->positions * sizeof *p);
-        grown->positions = stub->positions;
+        memcpy(grown->payload, ghost->payload, ghost->positions * sizeof *p);
+        grown->positions = ghost->positions;
     }
     scree__node_positions(grown)[grown->positions++] = *p;
     grown->lsn = p->lsn;

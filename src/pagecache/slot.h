@@ -15,7 +15,7 @@
  *        side.
  * MARK   SLOT_REFERENCED: set by readers, cleared by the clock hand. SLOT_CLAIM: tried, never
  *        waited for.
- * BUDGET lengths: 14 bits of 8 bytes = 131064 bytes; longer records keep a stub node. lsn and
+ * BUDGET lengths: 14 bits of 8 bytes = 131064 bytes; longer records keep a ghost node. lsn and
  *        version: 56 bits of 8 bytes = 2^59 bytes, 190 days at 35 GB/s. Addresses: 48 bits,
  *        multiples of 16; checked by the allocation (fragment.c).
  */

@@ -52,10 +52,10 @@ struct update {
     scree_version expected;
     scree_slice payload;
     struct scree__record record;
-    struct scree__node *node; /* to install; NULL for a free */
-    struct scree__node *stub; /* under a delta on an evicted page */
-    scree_version current;    /* out */
-    uint64_t depth;           /* out: of the page after us */
+    struct scree__node *node;  /* to install; NULL for a free */
+    struct scree__node *ghost; /* under a delta on an evicted page */
+    scree_version current;     /* out */
+    uint64_t depth;            /* out: of the page after us */
 };
 
 /* The nodes to install, made before the reservation: no allocation while one is open. */
@@ -115,11 +115,11 @@ update_check(struct scree__context *ctx, struct update *u, struct scree__radix_r
     return 0;
 }
 
-/* The word to install over `word`; 0 if it needs a stub that was not made. */
+/* The word to install over `word`; 0 if it needs a ghost that was not made. */
 static uint64_t
 update_word(struct update *u, uint64_t word, uint32_t evicted_len, scree_version old_version)
 {
-    struct scree__node *below = slot_tag(word) == SLOT_NODE ? slot_node(word) : u->stub;
+    struct scree__node *below = slot_tag(word) == SLOT_NODE ? slot_node(word) : u->ghost;
 
     if (u->kind == SCREE__RECORD_FREE)
         return slot_from_free(u->record.lsn);
@@ -184,9 +184,9 @@ update_try(struct scree__context *ctx, struct update *u, struct scree__radix_ref
 
     if (rc != 0)
         return rc;
-    if (u->kind == SCREE__RECORD_DELTA && slot_tag(word) == SLOT_EVICTED && u->stub == NULL) {
-        u->stub = scree__node_new(ctx, NODE_STUB, 0, 1);
-        if (u->stub == NULL)
+    if (u->kind == SCREE__RECORD_DELTA && slot_tag(word) == SLOT_EVICTED && u->ghost == NULL) {
+        u->ghost = scree__node_new(ctx, NODE_GHOST, 0, 1);
+        if (u->ghost == NULL)
             return SCREE_E_NO_MEMORY;
     }
     rc = scree__record_write(ctx, &u->record);
@@ -203,7 +203,7 @@ update_try(struct scree__context *ctx, struct update *u, struct scree__radix_ref
     if (u->kind != SCREE__RECORD_DELTA)
         scree__slot_supersede(ctx, word, evicted_len, u->record.lsn);
     else if (slot_tag(word) == SLOT_EVICTED)
-        u->stub = NULL; /* it is part of the page now */
+        u->ghost = NULL; /* it is part of the page now */
     u->node = NULL;
     u->current = u->record.version;
     return 0;
@@ -260,7 +260,7 @@ update_run(struct scree__context *ctx, struct update *u)
             scree__count(ctx, COUNT_RETRIES, 1);
     } while (rc == AGAIN);
     scree__node_discard(ctx, u->node);
-    scree__node_discard(ctx, u->stub);
+    scree__node_discard(ctx, u->ghost);
     return rc;
 }
 
