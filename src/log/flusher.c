@@ -46,6 +46,7 @@
 #include <time.h>
 
 #define GATHER_NS (25ull * 1000)
+#define STABLE_STEP_NS (100ull * 1000 * 1000)
 #define SEAL_EVERY_BYTES (4ull * 1024 * 1024) /* claims for the damage test at least this often */
 #define NAP_SPINS 100u
 #define NAP_YIELDS 20u
@@ -276,20 +277,20 @@ seal_claim(struct scree__log *log, uint64_t tail, uint64_t end)
     scree__seal_encode(scree__ring_at(log, tail), tail, (uint32_t)(end - tail), seal);
     scree__log_charge_dead(log, tail, end - tail, tail);
     log->sealed_end = end;
-    /* Release: who sees the start sees the end or a later one, and asks for both of one seal. */
-    atomic_store_explicit(&log->last_seal_end, end, memory_order_release);
+    /* Release, start first: who sees this end sees this start or a later one. */
     atomic_store_explicit(&log->last_seal_start, tail, memory_order_release);
+    atomic_store_explicit(&log->last_seal_end, end, memory_order_release);
     return true;
 }
 
 bool
 scree__log_only_sealed_since(const struct scree__log *log, uint64_t lsn)
 {
-    uint64_t start = atomic_load_explicit(&log->last_seal_start, memory_order_acquire);
     uint64_t end = atomic_load_explicit(&log->last_seal_end, memory_order_acquire);
+    uint64_t start = atomic_load_explicit(&log->last_seal_start, memory_order_acquire);
     uint64_t tail = atomic_load_explicit(&log->tail, memory_order_acquire);
 
-    /* A mixed pair, of two seals, has an end that is not the tail or a start that is not lsn: no harm. */
+    /* An end that is the tail is that of the newest seal of all, so the start seen is its own. */
     return tail == lsn || (start == lsn && end == tail);
 }
 
@@ -441,9 +442,23 @@ scree__log_request_stable(struct scree__log *log, uint64_t lsn)
 static int
 stable_timeout(struct scree__log *log, uint64_t lsn)
 {
+    int refused = atomic_load_explicit(&log->space_error, memory_order_relaxed); /* a hint */
+
     scree__flusher_kick(log); /* nobody leads for us any more */
+    if (scree__is_space_error(refused))
+        return scree__fail(SCREE_E_NO_SPACE, "log: no room to make lsn %llu stable (%s)",
+                           (unsigned long long)lsn, scree_strerror(refused));
     return scree__fail(SCREE_E_TIMEOUT, "log: lsn %llu was not stable in time (stable: %llu)",
                        (unsigned long long)lsn, (unsigned long long)scree__log_stable(log));
+}
+
+/* Who does not lead asks the flusher again now and then: it may have been refused room for a seal. */
+static uint64_t
+stable_step(uint64_t now, uint64_t deadline)
+{
+    if (deadline == UINT64_MAX)
+        return UINT64_MAX;
+    return deadline - now < STABLE_STEP_NS ? deadline - now : STABLE_STEP_NS;
 }
 
 /* One turn of waiting: lead if nobody does, else sleep. 1: look again. */
@@ -467,8 +482,7 @@ stable_turn(struct scree__log *log, uint64_t lsn, uint64_t now, uint64_t deadlin
         }
         rc = 1;
         if (now < deadline) /* wakers: F7, F3, F8 */
-            scree__futex_wait(&log->stable_gate.seq, ticket,
-                              deadline == UINT64_MAX ? UINT64_MAX : deadline - now);
+            scree__futex_wait(&log->stable_gate.seq, ticket, stable_step(now, deadline));
     }
     scree__gate_leave(&log->stable_gate);
     return rc;
@@ -488,6 +502,8 @@ scree__log_wait_stable(struct scree__log *log, uint64_t lsn, uint64_t timeout_ns
     scree__atomic_max(&log->requested, lsn); /* F0 */
     if (deadline != UINT64_MAX)
         scree__flusher_kick(log);
+    uint64_t asked = now;
+
     for (;;) {
         int rc = stable_turn(log, lsn, now, deadline);
 
@@ -495,8 +511,13 @@ scree__log_wait_stable(struct scree__log *log, uint64_t lsn, uint64_t timeout_ns
             return rc;
         if (now >= deadline)
             return stable_timeout(log, lsn);
-        if (deadline != UINT64_MAX)
-            now = log->env->now_ns(log->env->ctx);
+        if (deadline == UINT64_MAX)
+            continue;
+        now = log->env->now_ns(log->env->ctx);
+        if (now - asked >= STABLE_STEP_NS) {
+            scree__flusher_kick(log);
+            asked = now;
+        }
     }
 }
 

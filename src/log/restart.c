@@ -6,9 +6,10 @@
  * PROTOCOL
  *   Before its first reservation an opened log makes OPEN durable; only a clean close removes it.
  *   With it, positions that were handed out and lost lie below
- *       (last position found) + ring_bytes + unsynced_bytes                                      (B)
- *   because at most unsynced_bytes are written and not synced (flusher.c I5), and at most
- *   ring_bytes more are handed out to callers. Repair, in this order, each step durable before the
+ *       (last position found) + ring_bytes / 2 + unsynced_bytes + ring_bytes                     (B)
+ *   because the end found may lie below what was synced by the record that is cut there (a record
+ *   is at most half a ring), at most unsynced_bytes are written and not synced (flusher.c I5), and
+ *   at most ring_bytes more are handed out to callers. Repair, in this order, each step durable before the
  *   next:
  *     R1 what was accepted behind what is known to be stable is rewritten and synced: it may live
  *        in the OS cache alone. The block that holds the end is zeroed behind it.
@@ -18,7 +19,8 @@
  *        the old values bound what the crashed run handed out. A crash in between: the next open
  *        finds the same end (the bytes below it have not changed, the one at it stays bad), and
  *        does it again. After R2 the highest segment is the one of the end, which is not below what
- *        was synced: J still lies beyond B. INVARIANTS
+ *        was synced but for the record cut there: J still lies beyond B.
+ * INVARIANTS
  *   I1 no position is ever handed out twice.
  *   I2 prev_end of a jump is a claim: all below it was durable when the header was written (R1 <
  *      R3).
@@ -247,7 +249,8 @@ cut_behind(struct scree__log *log, uint64_t end)
 static int
 jump(struct scree__log *log, uint64_t highest, uint64_t end, uint64_t *start_out)
 {
-    uint64_t lost = log->found_ring_bytes + log->found_unsynced_bytes;
+    uint64_t lost =
+        log->found_ring_bytes + log->found_ring_bytes / 2 + log->found_unsynced_bytes; /* B */
     uint64_t number =
         highest + 1 + scree__round_up(lost, log->segment_bytes) / log->segment_bytes + 1;
 

@@ -287,9 +287,8 @@ room_prewrite(struct scree__log *log, uint64_t from, uint64_t len)
     for (uint64_t done = 0; rc == 0 && done < len; done += piece)
         rc = scree__segment_write(log, from + done, zeros, (size_t)min_u64(len - done, piece));
     scree__free(zeros, piece);
-    if (rc == 0)
-        rc = scree__segment_sync(log, from / log->segment_bytes);
-    /* The file holds records too: this sync may have been told of a write that failed among them. */
+    /* No sync here: it could be told, in the leader's place, of a record that was not written. The
+       next commit's sync takes the zeros along. */
     if (rc != 0 && !scree__is_space_error(rc))
         (void)scree__log_poison(log, rc, "writing ahead in a log segment failed");
     return rc;
@@ -317,8 +316,8 @@ room_extend(struct scree__log *log)
     }
     if (rc == 0)
         rc = scree__segment_extend(log, number, offset, to);
-    /* Relaxed: a hint about the load. */
-    if (rc == 0 &&
+    /* Relaxed: hints about the load. Not while somebody waits for the room. */
+    if (rc == 0 && atomic_load_explicit(&log->credit_gate.waiters, memory_order_relaxed) == 0 &&
         atomic_load_explicit(&log->sync_bytes, memory_order_relaxed) - 1 < SMALL_SYNC_BYTES)
         rc = room_prewrite(log, from, to - offset);
     if (rc == 0)
@@ -351,7 +350,7 @@ room_work(struct scree__log *log)
     atomic_store_explicit(&log->space_error, rc, memory_order_seq_cst);       /* E5 */
     (void)atomic_fetch_add_explicit(&log->attempts, 1, memory_order_seq_cst); /* E5 */
     scree__gate_open(&log->credit_gate);
-    if (rc != 0 && before == 0)
+    if (scree__is_space_error(rc) && before == 0)
         scree__log_event(log, SCREE_EVENT_NO_SPACE, rc,
                          atomic_load_explicit(&log->allocated, memory_order_relaxed), 0,
                          scree_strerror(rc));
