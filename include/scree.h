@@ -130,8 +130,8 @@ typedef struct scree_materializer {
     uint32_t version;
     void *ctx; /* passed to every callback */
     /* base: the page as last set or merged, NULL if it has none. frags[0] oldest .. frags[n-1] newest,
-       n >= 1. Law: merge(merge(b, F1), F2) = merge(b, F1 then F2). An output over page_bytes_max and a
-       non-zero result are MERGE for that page; its fragments stay as they are. */
+       n >= 1. Law: merge(merge(b, F1), F2) = merge(b, F1 then F2). A non-zero result and an output over
+       page_bytes_max or cache_bytes are MERGE for that page; its fragments stay as they are. */
     int (*merge)(void *ctx, scree_page_id id, const scree_slice *base, const scree_slice *frags,
                  size_t n, scree_out *out);
     /* Optional: a fold over every base and fragment a user wrote, once each, in log order. 0 = state
@@ -188,8 +188,11 @@ struct scree_env {
     int (*read_many)(void *ctx, scree_env_read *reads, size_t n);
     int (*sync)(void *ctx, int file); /* data and size, durable on return */
     int (*allocate)(void *ctx, int file, uint64_t offset, uint64_t len); /* room; grows the file */
-    int (*punch)(void *ctx, int file, uint64_t offset,
-                 uint64_t len); /* gives room back, reads as 0 */
+    /* Gives the room back, what was there reads as 0; -EOPNOTSUPP where that cannot be. */
+    int (*punch)(void *ctx, int file, uint64_t offset, uint64_t len);
+    /* The first stretch at or behind offset that may hold data; both its ends are the file's size if
+       there is none. Where holes are not known: the rest of the file. */
+    int (*data_range)(void *ctx, int file, uint64_t offset, uint64_t *begin_out, uint64_t *end_out);
     int (*truncate)(void *ctx, int file, uint64_t len);
     int (*info)(void *ctx, int file, scree_env_info *info_out);
     int (*rename)(void *ctx, const char *from, const char *to);
@@ -214,7 +217,9 @@ SCREE_API const scree_env *scree_env_posix(void);
 enum scree_flags {
     SCREE_CREATE = 1,    /* create the directory if it is not there */
     SCREE_EXCLUSIVE = 2, /* with CREATE: fail with -EEXIST if it is there */
-    SCREE_READ_ONLY = 4  /* shared lock, writes nothing, updates return READ_ONLY */
+    SCREE_READ_ONLY = 4, /* shared lock, writes nothing, updates return READ_ONLY */
+    SCREE_NO_PUNCH =
+        8 /* never punch holes, as on a file system that cannot: cleaning carries it all */
 };
 
 enum scree_io_mode { SCREE_IO_AUTO = 0, SCREE_IO_DIRECT = 1, SCREE_IO_BUFFERED = 2 };
@@ -229,7 +234,11 @@ enum scree_event_kind {
     SCREE_EVENT_POISONED = 5,          /* code: the write or sync failure */
     SCREE_EVENT_SEGMENT_DELETED = 6,   /* lsn: its first position; bytes: its size */
     SCREE_EVENT_NO_SPACE = 7,          /* code: why no room could be had */
-    SCREE_EVENT_IO_BUFFERED = 8        /* O_DIRECT is not to be had here: the OS cache is used */
+    SCREE_EVENT_IO_BUFFERED = 8,       /* O_DIRECT is not to be had here: the OS cache is used */
+    SCREE_EVENT_NO_PUNCH = 9,    /* no hole punching here: whole segments are cleaned instead */
+    SCREE_EVENT_GUARD_HELD = 10, /* a read guard keeps memory from reuse; bytes: how much; age_ms */
+    SCREE_EVENT_SPACE_BACK = 11, /* writing goes on after NO_SPACE */
+    SCREE_EVENT_DAMAGE = 12      /* cleaning met a record that fails its checksum; lsn: where */
 };
 
 typedef struct scree_event {
@@ -239,22 +248,25 @@ typedef struct scree_event {
     scree_lsn lsn;
     uint64_t bytes;
     const char *text; /* one line, borrowed for the call */
+    uint64_t age_ms;  /* GUARD_HELD: for how long at least; else 0 */
 } scree_event;
 
 typedef struct scree_options {
     size_t size;
-    uint32_t flags;              /* SCREE_CREATE | SCREE_EXCLUSIVE | SCREE_READ_ONLY */
+    uint32_t flags;              /* enum scree_flags, or-ed */
     uint64_t cache_bytes;        /* 256 MiB: resident bytes of pages; from 64 KiB */
     uint64_t segment_bytes;      /* 64 MiB; from 64 KiB, a multiple of 4 KiB; fixed at creation */
     uint64_t log_buffer_bytes;   /* 16 MiB; from 64 KiB, rounded up to a power of two */
     uint64_t page_bytes_max;     /* 1 MiB; largest merged page or fragment; at most a quarter of
                                     log_buffer_bytes, else INVALID */
     uint64_t snapshot_log_bytes; /* log volume between snapshots; 0 = automatic */
-    uint64_t disk_limit_bytes;   /* 0 = none; log segments beyond it are not allocated: NO_SPACE */
-    uint32_t flush_interval_ms;  /* 100; 0 = only on demand */
-    uint32_t fragments_max;      /* 16: consolidate beyond; 1 to 1024 */
-    int32_t compression_level;   /* zstd; 0 = off */
-    int32_t io_mode;             /* enum scree_io_mode */
+    uint64_t disk_limit_bytes; /* 0 = none; log and snapshots beyond it are not written: NO_SPACE */
+    uint32_t flush_interval_ms; /* 100; 0 = only on demand */
+    uint32_t fragments_max;     /* 16: consolidate beyond; 1 to 1024 */
+    double
+        space_amp_target; /* 1.5: clean until disk_bytes <= this * live_bytes; from 1.05 to 100 */
+    int32_t compression_level;              /* zstd; 0 = off */
+    int32_t io_mode;                        /* enum scree_io_mode */
     const scree_materializer *materializer; /* required; copied, its callbacks outlive the cache */
     const scree_env *env;                   /* NULL = POSIX; outlives the cache */
     void *callback_ctx;                     /* for the three below, which may be NULL */
@@ -300,12 +312,12 @@ SCREE_API void scree_read_leave(scree_cache *cache);
 /* ---- pages ----------------------------------------------------------------------------------- */
 /*
  * Common to all of them: NOT_FOUND for an id that is not live, INVALID for id 0 and for NULL where
- * it may not be, TOO_BIG for a payload over page_bytes_max, READ_ONLY, POISONED and NO_SPACE for
- * updates, CORRUPT and -errno where a page has to be read from disk, NO_MEMORY anywhere: nothing
- * changed. An update blocks only while the log buffer is full or memory is over its limit. A page
- * never written (or allocated with 0 bytes) has no base and reads as 0 bytes; an empty fragment is
- * a fragment. merge runs when there is a fragment; a base alone is returned as it is. An expected
- * version of 0 always conflicts.
+ * it may not be, TOO_BIG for a payload over page_bytes_max or cache_bytes, READ_ONLY, POISONED and
+ * NO_SPACE for updates, CORRUPT and -errno where a page has to be read from disk, NO_MEMORY
+ * anywhere: nothing changed. An update blocks only while the log buffer is full or memory is over
+ * its limit. A page never written (or allocated with 0 bytes) has no base and reads as 0 bytes; an
+ * empty fragment is a fragment. merge runs when there is a fragment; a base alone is returned as
+ * it is. An expected version of 0 always conflicts.
  */
 
 /* A new page under a fresh id with `initial` as its base (0 bytes: no base). A freed id is handed out
@@ -361,6 +373,20 @@ SCREE_API SCREE_CHECKED int scree_flush(scree_cache *cache, scree_lsn *stable_ou
 /* Wait until stable_lsn >= lsn (a version is such an lsn), asking for a flush. timeout_ms < 0: no limit.
    TIMEOUT, POISONED, INVALID (beyond the tail: would never come). */
 SCREE_API SCREE_CHECKED int scree_wait_stable(scree_cache *cache, scree_lsn lsn, int timeout_ms);
+/* How a long call gets on; done and total in the unit that `what` names. Non-zero cancels it. */
+typedef int (*scree_progress_fn)(void *ctx, const char *what, uint64_t done, uint64_t total);
+/*
+ * Give disk space back now: take snapshots, punch and delete what is dead, and clean what is sparse until
+ * disk_bytes <= space_amp_target * live_bytes or nothing more is to be won.
+ *
+ * space_amp_target  from 1.05 to 100; 0: the option's.
+ * progress          may be NULL; done and total: bytes of disk to be given back.
+ * Threads  any, but not inside a read guard (INVALID): it waits for grace periods. Updates and reads go on.
+ * Errors   INVALID, READ_ONLY, POISONED, CANCELED (what was given back stays given back), NO_SPACE,
+ *          CORRUPT (some records cannot be moved: they are damaged), NO_MEMORY, -errno.
+ */
+SCREE_API SCREE_CHECKED int scree_reclaim(scree_cache *cache, double space_amp_target,
+                                          scree_progress_fn progress, void *ctx);
 /* Everything below is durable. */
 SCREE_API scree_lsn scree_stable_lsn(const scree_cache *cache);
 /* Write a snapshot of the page table now; *lsn_out: where replay from it would start. If nothing changed
@@ -396,17 +422,51 @@ typedef struct scree_stats {
     uint64_t merges, sets, appends, frees, conflicts;
     uint64_t consolidations, evictions;
     uint64_t stable_lsn, tail_lsn;
-    uint64_t live_bytes; /* bytes of log records that recovery to the present state needs */
-    uint64_t log_bytes;  /* appended since open */
-    uint64_t disk_bytes; /* log segments, as allocated */
-    uint64_t punched_bytes, cleaned_bytes; /* given back by deleting dead segments: cleaned */
-    uint64_t snapshots;                    /* written since open */
-    uint64_t user_bytes;                   /* payload accepted since open */
-    uint64_t device_bytes;                 /* written to files since open */
-    double space_amp;                      /* disk_bytes / live_bytes */
-    double write_amp;                      /* device_bytes / user_bytes */
+    uint64_t live_bytes;    /* bytes of log records that recovery to the present state needs */
+    uint64_t log_bytes;     /* appended since open */
+    uint64_t disk_bytes;    /* log segments, as allocated */
+    uint64_t punched_bytes; /* given back by punching holes since open */
+    uint64_t cleaned_bytes; /* of live records moved by cleaning since open */
+    uint64_t snapshots;     /* written since open */
+    uint64_t user_bytes;    /* payload accepted since open */
+    uint64_t device_bytes;  /* written to files since open */
+    double space_amp;       /* disk_bytes / live_bytes */
+    double write_amp;       /* device_bytes / user_bytes */
+    uint64_t
+        charged_bytes; /* what the allocator gave for pages: resident, retired and kept for reuse */
+    uint64_t table_bytes; /* of the page table in memory */
+    uint64_t dead_bytes;  /* on disk, but not needed by the present state */
+    uint64_t
+        waiting_bytes; /* of dead_bytes: whole granules that only wait for a snapshot or a guard */
+    uint64_t deleted_bytes;       /* given back by deleting whole segments since open */
+    uint64_t snapshot_disk_bytes; /* of the snapshot files retained */
+    uint64_t segments;            /* files */
+    double hit_ratio;             /* hits / (hits + misses) */
 } scree_stats;
 SCREE_API int scree_stats_get(scree_cache *cache, scree_stats *stats_out);
+
+/* 64 KiB of a segment, the unit of hole punching. */
+typedef struct scree_granule {
+    uint32_t written_bytes; /* of the log; the rest is not written yet */
+    uint32_t live_bytes;
+    uint32_t punched; /* 1: given back to the file system */
+} scree_granule;
+
+typedef struct scree_segment_info {
+    size_t size;
+    const char *file; /* its name in the directory; this and granule are borrowed for the call */
+    scree_lsn lsn;    /* of its first byte */
+    uint64_t bytes;   /* of log it has room for */
+    uint64_t disk_bytes;
+    uint64_t live_bytes, dead_bytes;
+    uint32_t granule_bytes;
+    uint32_t granules;
+    const scree_granule *granule;
+} scree_segment_info;
+typedef int (*scree_segment_fn)(void *ctx, const scree_segment_info *segment);
+/* Every log segment in log order, with a map of its granules; a moment's picture, each segment by
+   itself. Non-zero from visit ends it and is returned. Not to be called from visit. */
+SCREE_API int scree_segments_each(scree_cache *cache, scree_segment_fn visit, void *ctx);
 
 /* One figure by name, "pages" or "sync_ns.p99"; name is borrowed for the call. Non-zero ends it. */
 typedef int (*scree_stat_fn)(void *ctx, const char *name, double value);

@@ -21,6 +21,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#ifdef SCREE_PAGE_ARENA
+#include <jemalloc/jemalloc.h>
+#endif
+
 #ifdef SCREE_ALLOC_FAULTS
 static _Atomic uint64_t alloc_count;
 static _Atomic uint64_t alloc_fault_from; /* 1 = the next one; 0 = none */
@@ -111,6 +115,43 @@ scree__free(void *p, size_t bytes)
 #endif
     free(p);
 }
+
+#ifdef SCREE_PAGE_ARENA
+unsigned scree__page_arena;
+
+/* Not through a thread's cache: what is cached there would count as allocated. */
+static int
+arena_flags(void)
+{
+    return (int)(MALLOCX_ARENA(scree__page_arena) | MALLOCX_TCACHE_NONE);
+}
+
+void *
+scree__page_alloc(size_t bytes)
+{
+    return alloc_must_fail() ? NULL : mallocx(bytes, arena_flags());
+}
+
+void
+scree__page_free(void *p, size_t bytes)
+{
+    SCREE_ASSERT_SLOW(malloc_usable_size(p) >= bytes);
+    (void)bytes;
+    dallocx(p, arena_flags());
+}
+#else
+void *
+scree__page_alloc(size_t bytes)
+{
+    return scree__alloc(bytes);
+}
+
+void
+scree__page_free(void *p, size_t bytes)
+{
+    scree__free(p, bytes);
+}
+#endif
 
 size_t
 scree__alloc_usable(void *p)

@@ -41,6 +41,13 @@ void *scree__alloc_aligned(size_t align, size_t bytes);
 void *scree__realloc(void *p, size_t old_bytes, size_t bytes);
 void scree__free(void *p, size_t bytes); /* bytes: as asked for; p may be NULL */
 size_t scree__alloc_usable(void *p);     /* what the allocator really gave */
+/* The same two for nodes of pages, which are charged to the cache. SCREE_PAGE_ARENA: a jemalloc arena of
+   their own, so that a test can ask jemalloc what they take; scree__page_arena is its number. */
+void *scree__page_alloc(size_t bytes);
+void scree__page_free(void *p, size_t bytes);
+#ifdef SCREE_PAGE_ARENA
+extern unsigned scree__page_arena;
+#endif
 #ifdef SCREE_ALLOC_FAULTS
 /* Tests: from the nth allocation counted from now (1 = the next), `count` of them fail. nth 0:
    none. */
@@ -61,6 +68,9 @@ struct scree_out {
 void scree__out_init(struct scree_out *out, size_t len_max);
 void scree__out_reset(struct scree_out *out, size_t len_max); /* empty again, memory kept */
 void scree__out_destroy(struct scree_out *out);
+
+/* ---- futex.c: time this thread was running; for paces only, so not of the env ---- */
+uint64_t scree__thread_cpu_ns(void);
 
 /* ---- futex.c: wait while *word == seen, at most timeout_ns (UINT64_MAX: no limit) ---- */
 void scree__futex_wait(_Atomic uint32_t *word, uint32_t seen, uint64_t timeout_ns);

@@ -68,3 +68,12 @@ scree__yield_point(void)
         scree__cpu_relax();
 }
 #endif
+
+uint64_t
+scree__thread_cpu_ns(void)
+{
+    struct timespec t;
+
+    (void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}

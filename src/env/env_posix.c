@@ -448,6 +448,30 @@ posix_punch(void *ctx, int file, uint64_t offset, uint64_t len)
 }
 
 static int
+posix_data_range(void *ctx, int file, uint64_t offset, uint64_t *begin_out, uint64_t *end_out)
+{
+    struct stat st;
+    off_t begin, end;
+
+    (void)ctx;
+    *begin_out = *end_out = 0;
+    if (fstat(file, &st) != 0)
+        return -errno;
+    *begin_out = *end_out = (uint64_t)st.st_size;
+    if (offset >= (uint64_t)st.st_size)
+        return 0;
+    begin = lseek(file, (off_t)offset, SEEK_DATA);
+    if (begin < 0)
+        return errno == ENXIO ? 0 : -errno; /* ENXIO: a hole up to the end */
+    end = lseek(file, begin, SEEK_HOLE);
+    if (end < 0)
+        return -errno;
+    *begin_out = (uint64_t)begin;
+    *end_out = (uint64_t)end;
+    return 0;
+}
+
+static int
 posix_info(void *ctx, int file, scree_env_info *info_out)
 {
     (void)ctx;
@@ -631,6 +655,7 @@ scree_env_posix(void)
         .sync = posix_sync,
         .allocate = posix_allocate,
         .punch = posix_punch,
+        .data_range = posix_data_range,
         .truncate = posix_truncate,
         .info = posix_info,
         .rename = posix_rename,

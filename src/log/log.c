@@ -71,6 +71,8 @@ scree__log_create(const struct scree__log_options *options, struct scree__log **
     log->segment_bytes = options->segment_bytes;
     log->ring_bytes = options->ring_bytes;
     log->ring_mask = options->ring_bytes - 1;
+    log->granules =
+        (uint32_t)((options->segment_bytes + SCREE__GRANULE_BYTES - 1) / SCREE__GRANULE_BYTES);
     log->unsynced_bytes_max = options->ring_bytes * LOG_UNSYNCED_RINGS;
     (void)pthread_mutex_init(&log->files_lock, NULL);
     (void)pthread_mutex_init(&log->mark_lock, NULL);

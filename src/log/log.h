@@ -40,7 +40,8 @@ enum scree__record_kind {
 
 enum scree__record_flags {
     SCREE__RECORD_COMPRESSED = 1, /* payload: u32 raw length, zstd frame */
-    SCREE__RECORD_CHOSEN_ID = 2   /* ALLOCATE of an id the caller chose */
+    SCREE__RECORD_CHOSEN_ID = 2,  /* ALLOCATE of an id the caller chose */
+    SCREE__RECORD_NO_BASE = 4 /* CONSOLIDATED of a page allocated with 0 bytes: it has no base */
 };
 
 struct scree__record {
@@ -75,9 +76,13 @@ struct scree__log_options {
     uint32_t flush_interval_ms;
     int io_mode;
     bool read_only;
-    void *ctx; /* for the callbacks below; any may be NULL */
+    bool no_punch; /* as if holes could not be punched */
+    void *ctx;     /* for the callbacks below; any may be NULL */
     void (*on_event)(void *ctx, int event_kind, int code, uint64_t lsn, uint64_t bytes,
                      const char *text);
+    /* More room was taken on disk, or (full) could not be. On a full disk the answer counts: true: room is
+       being made, writers wait for scree__log_room_verdict. */
+    bool (*on_room)(void *ctx, bool full);
 };
 
 /* Make the object; lists the segment files, reads their headers and the open mark. Writes nothing. */
@@ -152,7 +157,8 @@ void scree__log_writer_detach(struct scree__log *log, struct scree__log_writer *
 enum scree__log_class {
     SCREE__LOG_USER = 0,   /* may not touch the reserve */
     SCREE__LOG_RELIEF = 1, /* frees and foreground consolidation: may take half of the reserve */
-    SCREE__LOG_LIBRARY = 2 /* cleaning, snapshots, seals: all of it */
+    SCREE__LOG_CLEAN = 2,  /* cleaning: seven eighths of it */
+    SCREE__LOG_SEAL = 3    /* what makes the rest durable: all of it */
 };
 /*
  * Disk room for one record of disk_len. The first call of all writes the open mark. may_wait: false
@@ -197,34 +203,86 @@ struct scree__log_read {
     uint32_t disk_len;
     int result;             /* out: 0, CORRUPT, -errno, NO_MEMORY */
     struct scree__record r; /* out: decoded, checked; payload points into buffer */
-    void *buffer;           /* out: owned by this struct until scree__log_read_done */
-    size_t buffer_bytes;
+    void *buffer; /* in: NULL, or of an earlier read, to be used again; out: the bytes read */
+    size_t buffer_bytes; /* of the allocation */
 };
 /* Read n stable records side by side. 0 if all went well, else the first bad result, with the detail set
-   (file, offset, lsn). `page` is checked against each record. */
+   (file, offset, lsn). `page` is checked against each record. Buffers stay with the reads until done. */
 int scree__log_read(struct scree__log *log, uint64_t page, struct scree__log_read *reads, size_t n);
 void scree__log_read_done(struct scree__log_read *reads, size_t n);
 
-/* ---- space (space.c, segment.c) -------------------------------------------------------------- */
+/* Bytes of [lsn, lsn + len) as the segment files hold them; both multiples of SCREE_BLOCK. *len_out: up to
+   the first that is missing. */
+int scree__log_read_range(struct scree__log *log, uint64_t lsn, void *data, size_t len,
+                          size_t *len_out);
+/* Decode and check the record at read->lsn, whose disk_len bytes are at `at`; as scree__log_read, but
+   read->r points into them and there is no buffer. */
+int scree__log_decode(const struct scree__log *log, uint64_t page, const void *at,
+                      struct scree__log_read *read);
+
+/* ---- space (space.c, collect.c, victim.c) ---------------------------------------------------- */
+
+#define SCREE__GRANULE_BYTES 65536u /* unit of hole punching */
 
 /* [lsn, lsn + len) is dead since death_lsn (the lsn of what superseded it). Any thread. */
 void scree__log_charge_dead(struct scree__log *log, uint64_t lsn, uint64_t len, uint64_t death_lsn);
-/* Recovery, before start: all of [segment start, end of log) of every segment is dead with D = death_lsn
-   but for what is then charged live. */
+/*
+ * Recovery, before start, one thread: stamp every known death behind the snapshot's replay start S (nothing
+ * is counted); then begin: all of [segment start, end of log) of every segment is dead, below S with
+ * D = S - 1 at least; then charge what lives; then end.
+ */
+void scree__log_stamp_death(struct scree__log *log, uint64_t lsn, uint64_t len, uint64_t death_lsn);
 void scree__log_recount_begin(struct scree__log *log, uint64_t end, uint64_t death_lsn);
 /* CORRUPT: more than was written; two pages claim the same bytes. */
 int scree__log_charge_live(struct scree__log *log, uint64_t lsn, uint64_t len);
+void scree__log_recount_end(struct scree__log *log);
 /*
- * Collect dead segments in two steps: pick those whose every byte is dead with D < floor (and that
- * are not written any more); after a grace period unlink them. pick returns how many are waiting;
- * drop unlinks them and returns how many it did. One thread at a time.
+ * Collect dead space in two steps: pick granules and segments whose every byte is dead with D < floor; after
+ * a grace period punch holes and unlink. pick returns how many ranges are waiting (not all there are, if they
+ * are many); drop returns how many it gave back. One thread at a time. Short runs of granules are left to
+ * cleaning, as punching them costs too much for what it gives, unless `all`.
  */
-size_t scree__log_dead_pick(struct scree__log *log, uint64_t floor);
+size_t scree__log_dead_pick(struct scree__log *log, uint64_t floor, bool all);
 size_t scree__log_dead_drop(struct scree__log *log);
 
-struct scree__log_stats {
-    uint64_t live_bytes, disk_bytes, log_bytes, deleted_bytes, device_bytes, segments;
+struct scree__log_space {
+    uint64_t live_bytes;
+    uint64_t dead_bytes; /* on disk */
+    uint64_t
+        waiting_bytes; /* of those, in ranges to be given back as they are: nothing has to be moved */
+    uint64_t sparse_bytes; /* of those, beside what lives, where cleaning can win them */
+    uint64_t disk_bytes, segments;
 };
+void scree__log_space(struct scree__log *log, struct scree__log_space *space_out);
+struct scree__log_stats {
+    struct scree__log_space space;
+    uint64_t log_bytes, punched_bytes, deleted_bytes, device_bytes;
+};
+int scree__log_segments_each(struct scree__log *log, scree_segment_fn visit, void *ctx);
+
+/* A range that would be dead if what lives in it were moved. */
+struct scree__log_victim {
+    uint64_t lsn, len;
+    uint64_t dead_bytes;
+};
+/* The best ranges to clean until together they hold dead_wanted dead bytes, in log order; at most cap. None of
+   which more than live_share_max lives. */
+size_t scree__log_victims(struct scree__log *log, uint64_t dead_wanted, double live_share_max,
+                          struct scree__log_victim *victims, size_t cap);
+/* Something at lsn cannot be moved: its segment is no victim any more. */
+void scree__log_victim_damaged(struct scree__log *log, uint64_t lsn);
+
+/* ---- room (room.c) --------------------------------------------------------------------------- */
+
+/* Beyond soft_bytes of segments on disk (room ahead counts) room for users is made with pauses: 20 MB/s at
+   hard_bytes, more slowly beyond. */
+void scree__log_throttle(struct scree__log *log, uint64_t soft_bytes, uint64_t hard_bytes);
+/* Room that is kept allocated beyond what is written, at most. */
+uint64_t scree__log_ahead_bytes(const struct scree__log *log);
+/* Room was asked for in vain (on_room) and has been looked for: writers that wait try once more or give up. */
+void scree__log_room_verdict(struct scree__log *log);
+/* Bytes of the directory that are not the log's, for disk_limit_bytes. */
+void scree__log_outside_bytes(struct scree__log *log, uint64_t bytes);
 void scree__log_stats(struct scree__log *log, struct scree__log_stats *stats_out);
 /* Owned by the log; flush: one write; sync: one sync. */
 const struct scree__histogram *scree__log_histogram_flush(const struct scree__log *log);

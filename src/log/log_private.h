@@ -80,17 +80,49 @@ struct log_segment {
     _Alignas(
         SCREE_CACHE_LINE) _Atomic uint64_t number; /* 0: on the free list; protocol in segment.c */
     _Atomic uint64_t dead_bytes;                   /* any thread adds; space.c */
-    _Atomic uint64_t death_lsn;                    /* largest of them; any thread, CAS-max */
+    _Atomic uint64_t *granule; /* log->granules of them, as long as the struct; words in space.c */
     /* All below: under files_lock. */
+    uint64_t *hole; /* a bit a granule: given back to the file system */
     struct log_segment *next_free;
     uint64_t prev_end;   /* header: where the log ended before it; meaningful if header_ok */
     uint64_t file_bytes; /* header and data, as allocated */
+    uint64_t disk_bytes; /* what the file occupied when last looked at */
     uint32_t pins;       /* I/O going on: the file stays open */
     int file;            /* -1: closed */
     bool header_ok;
-    bool picked; /* dead, to be unlinked */
-    bool gone;   /* out of the table; recycled with the last pin */
+    bool damaged; /* something in it cannot be moved: cleaning leaves it alone */
+    bool leaving; /* being unlinked: its file may be gone already */
+    bool gone;    /* out of the table; recycled with the last pin */
 };
+
+#define GRANULE_DEATH_SHIFT 14
+
+static inline uint64_t
+scree__granule_dead(uint64_t word)
+{
+    return (word & (((uint64_t)1 << GRANULE_DEATH_SHIFT) - 1)) * 8;
+}
+
+/* Above every death in it. */
+static inline uint64_t
+scree__granule_death_end(uint64_t word)
+{
+    return (word >> GRANULE_DEATH_SHIFT) * SCREE_BLOCK;
+}
+
+/* Under files_lock. */
+static inline bool
+scree__granule_punched(const struct log_segment *seg, uint32_t i)
+{
+    return (seg->hole[i / 64] >> i % 64 & 1) != 0;
+}
+
+static inline void
+scree__granule_punched_set(struct log_segment *seg, uint32_t i, bool punched)
+{
+    seg->hole[i / 64] &= ~((uint64_t)1 << i % 64);
+    seg->hole[i / 64] |= (uint64_t)punched << i % 64;
+}
 
 /* Number -> segment for charge_dead; two of them take turns (segment.c). */
 struct log_table {
@@ -102,6 +134,16 @@ struct log_retired { /* a table a stalled reader may still look at */
     struct log_retired *next;
     struct log_table *table;
 };
+
+/* Granules [first, first + n) of a segment, to be given back (collect.c). */
+struct log_pick {
+    uint64_t number;
+    uint32_t first, n;
+};
+#define LOG_PICKS 256u /* at a time */
+#define LOG_PIECES \
+    16u /* of a segment: what is cleaned and punched at a time, if that is not too much */
+#define LOG_PUNCH_GRANULES 32u /* surely worth a system call and the discard it may bring */
 
 /* Record boundaries the leader has seen and not yet published (flusher.c). */
 #define LOG_BOUNDS 64u
@@ -115,6 +157,7 @@ struct scree__log {
     uint64_t ring_mask;
     uint8_t *ring; /* mapped twice in a row */
     uint64_t unsynced_bytes_max;
+    uint32_t granules; /* of a segment */
     uint64_t reserve_bytes, ahead_bytes_max, chunk_bytes, portion_bytes;
     uint64_t start_lsn; /* where this object began to write */
     bool started;
@@ -138,10 +181,17 @@ struct scree__log {
     _Alignas(SCREE_CACHE_LINE) _Atomic uint64_t claimed;
     _Atomic uint64_t allocated;
     _Atomic uint64_t wanted; /* CAS-max */
+    _Atomic uint64_t urgent; /* the same, of those whom no pause delays */
     _Atomic int space_error; /* why allocated cannot grow; 0: it can */
     _Atomic uint32_t attempts;
     _Atomic uint64_t attempt_ns;
     _Atomic bool retry;
+    _Atomic bool relief; /* the disk is full, but room is being made */
+    _Atomic uint64_t soft_bytes,
+        hard_bytes;      /* on disk: from where on room for users comes with pauses */
+    _Atomic bool paused; /* allocator stores */
+    bool told_full;      /* allocator only */
+    _Atomic uint64_t outside_bytes;
     _Atomic uint64_t ahead_bytes;
     _Atomic bool marked; /* the open mark is on disk */
     pthread_mutex_t mark_lock;
@@ -174,8 +224,14 @@ struct scree__log {
     _Atomic uint64_t table_seq;
     _Atomic(struct log_table *) table[2];
     struct log_retired *retired;
-    _Atomic uint64_t disk_bytes, device_bytes, deleted_bytes; /* counters; relaxed */
+    _Atomic uint64_t disk_bytes, device_bytes; /* counters; relaxed */
+    _Atomic uint64_t punched_bytes, deleted_bytes;
     _Atomic bool dirty;
+
+    /* collect.c: the collector only */
+    struct log_pick pick[LOG_PICKS];
+    size_t pick_n;
+    _Atomic bool no_punch; /* collector stores; victim.c reads */
 
     _Atomic bool stop_flusher, stop_allocator;
     bool flusher_runs, allocator_runs;
@@ -299,8 +355,19 @@ int scree__segment_create(struct scree__log *log, uint64_t number, uint64_t prev
 int scree__segment_extend(struct scree__log *log, uint64_t number, uint64_t from, uint64_t to);
 /* Cut to data_bytes and sync. */
 int scree__segment_cut(struct scree__log *log, uint64_t number, uint64_t data_bytes);
-/* Unlink. The caller syncs the directory if it has to be durable. */
-int scree__segment_remove(struct scree__log *log, uint64_t number);
+/* Unlink. The caller syncs the directory if it has to be durable. *bytes_out: what it occupied. */
+int scree__segment_remove(struct scree__log *log, uint64_t number, uint64_t *bytes_out);
+/* Give the room of granules [first, first + n) back and mark them. -EOPNOTSUPP: cannot be had here. */
+int scree__segment_punch(struct scree__log *log, uint64_t number, uint32_t first, uint32_t n);
+/* Under files_lock: the first segment with a number >= `number`, NULL if there is none. */
+struct log_segment *scree__segment_lower(const struct scree__log *log, uint64_t number);
+/* How many dead granules in a row are given back without cleaning. */
+uint32_t scree__punch_run(const struct scree__log *log);
+/* The length of the run of dead granules that begins at i, in a segment below `end`; holes end it. */
+uint32_t scree__granule_run(const struct scree__log *log, const struct log_segment *seg, uint32_t i,
+                            uint32_t end);
+/* Bytes of one granule: the last one of a segment may be shorter. */
+uint32_t scree__granule_bytes(const struct scree__log *log, uint32_t granule);
 int scree__segment_sync_dir(struct scree__log *log);
 /* Data of one segment; ends early where the file does. Aligned like the file's I/O mode wants it. */
 int scree__segment_read(struct scree__log *log, uint64_t lsn, void *data, size_t len,

@@ -35,20 +35,36 @@ scree__log_locate(const struct scree__log *log, uint64_t lsn, char *name, size_t
         *offset_out = LOG_HEADER_BYTES + lsn % log->segment_bytes;
 }
 
+/* `at`: where in the record the trouble begins. */
 static int
-read_corrupt(const struct scree__log *log, uint64_t page, const struct scree__log_read *read,
-             const char *what)
+corrupt_at(const struct scree__log *log, uint64_t page, const struct scree__log_read *read,
+           uint64_t at, const char *what)
 {
     char name[LOG_NAME_BYTES];
     uint64_t offset;
 
-    scree__log_locate(log, read->lsn, name, sizeof name, &offset);
+    scree__log_locate(log, at, name, sizeof name, &offset);
     return scree__fail(SCREE_E_CORRUPT,
                        "%s/%s, offset %llu (lsn %llu, %u bytes, page %llu): %s; salvage gets the "
                        "rest out",
                        log->options.dir, name, (unsigned long long)offset,
                        (unsigned long long)read->lsn, read->disk_len, (unsigned long long)page,
                        what);
+}
+
+/* All of the record: it may reach into the next file. */
+static int
+read_corrupt(const struct scree__log *log, uint64_t page, const struct scree__log_read *read,
+             const char *what)
+{
+    uint64_t last = read->lsn + read->disk_len - 1;
+    char name[LOG_NAME_BYTES], both[128];
+
+    if (last / log->segment_bytes == read->lsn / log->segment_bytes || read->disk_len == 0)
+        return corrupt_at(log, page, read, read->lsn, what);
+    scree__log_locate(log, last, name, sizeof name, NULL);
+    (void)snprintf(both, sizeof both, "%s (it ends in %s)", what, name);
+    return corrupt_at(log, page, read, read->lsn, both);
 }
 
 /* The aligned window around a record. */
@@ -67,8 +83,6 @@ window_end(const struct scree__log_read *read)
 static int
 read_begin(const struct scree__log *log, uint64_t page, struct scree__log_read *read)
 {
-    read->buffer = NULL;
-    read->buffer_bytes = 0;
     memset(&read->r, 0, sizeof read->r);
     if (read->disk_len < RECORD_HEADER_BYTES || read->disk_len > RECORD_BYTES_MAX ||
         read->lsn % SCREE__RECORD_ALIGN != 0 || read->disk_len % SCREE__RECORD_ALIGN != 0 ||
@@ -76,6 +90,9 @@ read_begin(const struct scree__log *log, uint64_t page, struct scree__log_read *
         return read_corrupt(log, page, read, "not a position of a record");
     size_t bytes = (size_t)(window_end(read) - window_begin(read));
 
+    if (read->buffer != NULL && read->buffer_bytes >= bytes)
+        return 0;
+    scree__log_read_done(read, 1);
     read->buffer = scree__alloc_aligned(SCREE_BLOCK, bytes);
     if (read->buffer == NULL)
         return scree__fail(SCREE_E_NO_MEMORY, "log: no memory to read %zu bytes", bytes);
@@ -92,8 +109,8 @@ read_pieces(const struct scree__log *log, const struct scree__log_read *read)
 
 /* Pin the segments of one record and queue its pieces. */
 static int
-read_queue(struct scree__log *log, struct scree__log_read *read, struct piece *pieces,
-           scree_env_read *io, size_t *n_io)
+read_queue(struct scree__log *log, uint64_t page, struct scree__log_read *read,
+           struct piece *pieces, scree_env_read *io, size_t *n_io)
 {
     uint64_t begin = window_begin(read);
 
@@ -103,6 +120,9 @@ read_queue(struct scree__log *log, struct scree__log_read *read, struct piece *p
         struct log_segment *seg;
         int rc = scree__segment_pin(log, at / log->segment_bytes, &seg);
 
+        if (rc == -ENOENT)
+            rc =
+                corrupt_at(log, page, read, at > read->lsn ? at : read->lsn, "the file is missing");
         if (rc != 0)
             return rc;
         pieces[*n_io] = (struct piece){seg, read};
@@ -143,14 +163,15 @@ piece_complete(struct scree__log *log, uint64_t page, const struct piece *piece,
             return rc;
     }
     if (got < needed)
-        return read_corrupt(log, page, piece->owner, "the file ends before it");
+        return corrupt_at(log, page, piece->owner, at > piece->owner->lsn ? at : piece->owner->lsn,
+                          "the file ends before it");
     return 0;
 }
 
-static int
-read_decode(const struct scree__log *log, uint64_t page, struct scree__log_read *read)
+int
+scree__log_decode(const struct scree__log *log, uint64_t page, const void *at,
+                  struct scree__log_read *read)
 {
-    const uint8_t *at = (const uint8_t *)read->buffer + (read->lsn - window_begin(read));
     enum log_decode d = scree__record_decode(at, read->disk_len, read->lsn, &read->r);
 
     if (d != LOG_DECODE_OK) {
@@ -175,9 +196,7 @@ read_all(struct scree__log *log, uint64_t page, struct scree__log_read *reads, s
     for (size_t i = 0; i < n; i++) {
         if (reads[i].result != 0)
             continue;
-        reads[i].result = read_queue(log, &reads[i], pieces, io, &n_io);
-        if (reads[i].result == -ENOENT)
-            reads[i].result = read_corrupt(log, page, &reads[i], "the file is missing");
+        reads[i].result = read_queue(log, page, &reads[i], pieces, io, &n_io);
     }
     int rc = n_io == 0 ? 0 : log->env->read_many(log->env->ctx, io, n_io);
 
@@ -190,7 +209,10 @@ read_all(struct scree__log *log, uint64_t page, struct scree__log_read *reads, s
     }
     for (size_t i = 0; i < n; i++) {
         if (reads[i].result == 0)
-            reads[i].result = read_decode(log, page, &reads[i]);
+            reads[i].result = scree__log_decode(log, page,
+                                                (const uint8_t *)reads[i].buffer +
+                                                    (reads[i].lsn - window_begin(&reads[i])),
+                                                &reads[i]);
     }
 }
 
@@ -238,6 +260,13 @@ scree__log_read(struct scree__log *log, uint64_t page, struct scree__log_read *r
         scree__free(io, n_io * sizeof *io);
     }
     return failed == 0 ? 0 : read_result(log, page, reads, n, failed);
+}
+
+int
+scree__log_read_range(struct scree__log *log, uint64_t lsn, void *data, size_t len, size_t *len_out)
+{
+    SCREE_ASSERT(lsn % SCREE_BLOCK == 0 && len % SCREE_BLOCK == 0);
+    return scree__segment_read_span(log, lsn, data, len, len_out);
 }
 
 void

@@ -240,8 +240,12 @@ seal_is_whole(const uint8_t *at, const struct scree__record *r)
 static bool
 header_is_possible(const struct scree__record *r, uint32_t zero, uint64_t bytes)
 {
-    const uint8_t flags = SCREE__RECORD_COMPRESSED |
-                          (r->kind == SCREE__RECORD_ALLOCATE ? SCREE__RECORD_CHOSEN_ID : 0);
+    uint8_t flags = SCREE__RECORD_COMPRESSED;
+
+    if (r->kind == SCREE__RECORD_ALLOCATE)
+        flags |= SCREE__RECORD_CHOSEN_ID;
+    if (r->kind == SCREE__RECORD_CONSOLIDATED && r->payload_len == 0)
+        flags = SCREE__RECORD_NO_BASE;
 
     if (!kind_is_known(r->kind) || zero != 0 || (r->flags & ~flags) != 0)
         return false;

@@ -234,14 +234,14 @@ cut_behind(struct scree__log *log, uint64_t end)
     int rc = 0;
 
     while (rc == 0 && scree__segment_from(log, number + 1, &info))
-        rc = scree__segment_remove(log, info.number);
+        rc = scree__segment_remove(log, info.number, NULL);
     if (rc == 0)
         rc = scree__segment_sync_dir(log);
     if (rc == 0 && scree__segment_from(log, number, &info) && info.number == number) {
         bool link = info.header_ok && info.prev_end < number * log->segment_bytes;
 
         rc = used > 0 || link ? scree__segment_cut(log, number, used)
-                              : scree__segment_remove(log, number);
+                              : scree__segment_remove(log, number, NULL);
     }
     return rc != 0 ? rc : scree__segment_sync_dir(log);
 }
@@ -311,7 +311,7 @@ scree__restart_cut(struct scree__log *log, uint64_t end)
 
     SCREE_ASSERT(end % SCREE_BLOCK == 0);
     while (rc == 0 && scree__segment_from(log, number + 1, &info))
-        rc = scree__segment_remove(log, info.number);
+        rc = scree__segment_remove(log, info.number, NULL);
     if (rc == 0 && scree__segment_from(log, number, &info) && info.number == number)
         rc = scree__segment_cut(log, number, end % log->segment_bytes);
     return rc != 0 ? rc : scree__segment_sync_dir(log);

@@ -13,19 +13,23 @@
  *   E4   look for work                 allocator         loads after enter E3
  *   E5   space_error, attempts + 1     allocator         seq_cst           E6
  *   E6   the verdict                   admit, leader     loads after enter E5
+ *   E7   relief: room is being made    allocator         seq_cst, before E5 E6
  *   claimed is a count: nothing is published by it, so relaxed is enough. E1's load of allocated is an
  *   acquire: who holds credit knows that the files are there.
  * INVARIANTS
- *   I1 user credit ends at allocated - reserve, relief at allocated - reserve / 2; seals, cleaning and
- *      snapshots take the rest: a full disk can still be cleaned.
+ *   I1 user credit ends at allocated - reserve, relief at allocated - reserve / 2, cleaning at
+ *      allocated - reserve / 8; seals take the rest: a full disk can still be cleaned, and what was
+ *      cleaned be made durable.
  *   I2 no credit before the open mark is on disk.
  *   I3 a segment's header and directory entry are synced before allocated passes its start, so before
  *      anything of it is written, so before stable passes it.
  * LIFETIME  as the log.
  * PROGRESS  E1 retries only when another E1 or E2 succeeded. admit with credit left touches nothing
- *   shared. Waits: for the allocator (E0, E5), bounded by a timeout.
- * FAILURE   no room (ENOSPC, quota, limit): admits get NO_SPACE, and the allocator tries again when asked,
- *   at most every ROOM_RETRY_NS. A failed write or sync of a header: poison.
+ *   shared. Waits: for the allocator (E0, E5), bounded by a timeout. While cleaning is behind, the allocator
+ *   pauses before room for users, so that they get 2 MB/s at least; room for others is made at once.
+ * FAILURE   no room (ENOSPC, quota, limit): if the owner of the log says that room is being made, admits
+ *   that may wait do so, until its verdict; else they get NO_SPACE, and the allocator tries again when
+ *   asked, at most every ROOM_RETRY_NS. A failed write or sync of a header: poison.
  * NOT HERE  files (segment.c), the mark's bytes (restart.c).
  */
 #include "log/log_private.h"
@@ -37,7 +41,12 @@
 #define ROOM_WAIT_NS (10 * LOG_SECOND_NS)
 #define ROOM_WAIT_GUARDED_NS LOG_SECOND_NS
 #define ROOM_STEP_NS (100ull * 1000 * 1000)
+
+#define PACE_NS_PER_BYTE 50.0 /* at hard_bytes: 20 MB/s */
+#define PACE_SHARE_MAX 10.0   /* far beyond: 2 MB/s */
+#define PACE_PART_BYTES (1024u * 1024)
 #define ROOM_MIB (1024ull * 1024)
+#define ROOM_TIGHT_BYTES (64u * 1024) /* a step after a refusal */
 
 static uint64_t
 min_u64(uint64_t a, uint64_t b)
@@ -50,12 +59,15 @@ scree__room_init(struct scree__log *log, uint64_t start_lsn)
 {
     uint64_t segment = log->segment_bytes;
 
-    log->reserve_bytes = min_u64(segment, 4 * ROOM_MIB);
+    /* Half of it for frees, the rest for moving what lives in a range to be cleaned, and for seals. */
+    log->reserve_bytes = log->options.no_punch ? segment + min_u64(segment, 8 * ROOM_MIB)
+                                               : min_u64(2 * segment, 8 * ROOM_MIB);
     /* Little at first, so that a small database stays small on disk. */
     atomic_init(&log->ahead_bytes, min_u64(segment / 2, 4 * ROOM_MIB));
-    log->ahead_bytes_max = min_u64(segment / 2, 32 * ROOM_MIB);
+    log->ahead_bytes_max = min_u64(segment / 2, 16 * ROOM_MIB);
     log->chunk_bytes = scree__round_up(min_u64(segment / 8, 4 * ROOM_MIB), SCREE_BLOCK);
     log->portion_bytes = min_u64(segment / 16, 64 * 1024);
+    atomic_init(&log->soft_bytes, UINT64_MAX); /* until told otherwise */
     atomic_init(&log->claimed, start_lsn);
     atomic_init(&log->allocated, start_lsn);
     atomic_init(&log->wanted, start_lsn);
@@ -70,7 +82,9 @@ room_hold(const struct scree__log *log, enum scree__log_class class)
         return log->reserve_bytes;
     case SCREE__LOG_RELIEF:
         return log->reserve_bytes / 2;
-    case SCREE__LOG_LIBRARY:
+    case SCREE__LOG_CLEAN:
+        return log->reserve_bytes / 8;
+    case SCREE__LOG_SEAL:
         return 0;
     }
     return log->reserve_bytes;
@@ -78,15 +92,15 @@ room_hold(const struct scree__log *log, enum scree__log_class class)
 
 /* ---- asking ---------------------------------------------------------------------------------- */
 
-/* E1. `need` bytes, or a portion in advance where that leaves the reserve alone. */
+/* E1. `need` bytes, or a portion in advance where that leaves the reserve alone; the cleaner may take
+   portions of its part of it. */
 static bool
 room_claim(struct scree__log *log, struct scree__log_writer *w, uint64_t need,
            enum scree__log_class class)
 {
-    /* start_lsn >= segment_bytes >= reserve_bytes: no underflow. */
     uint64_t allocated = atomic_load_explicit(&log->allocated, memory_order_acquire);
-    uint64_t user_limit = allocated - log->reserve_bytes;
-    uint64_t limit = allocated - room_hold(log, class);
+    uint64_t hold = room_hold(log, class);
+    uint64_t portion_hold = class == SCREE__LOG_CLEAN ? hold : log->reserve_bytes;
     uint64_t claimed =
         atomic_load_explicit(&log->claimed, memory_order_relaxed); /* CAS re-checks */
     uint64_t take;
@@ -94,9 +108,9 @@ room_claim(struct scree__log *log, struct scree__log_writer *w, uint64_t need,
     do {
         SCREE_YIELD_POINT();
         take = need + log->portion_bytes;
-        if (claimed + take > user_limit)
+        if (claimed + take + portion_hold > allocated)
             take = need;
-        if (claimed + take > limit)
+        if (claimed + take + hold > allocated)
             return false;
     } while (!atomic_compare_exchange_weak_explicit(&log->claimed, &claimed,
                                                     claimed + take, /* LP */
@@ -123,6 +137,8 @@ room_poke_low(struct scree__log *log)
 {
     uint64_t half = atomic_load_explicit(&log->ahead_bytes, memory_order_relaxed) / 2;
 
+    if (atomic_load_explicit(&log->paused, memory_order_relaxed)) /* it looks by itself */
+        return;
     if (atomic_load_explicit(&log->allocated, memory_order_relaxed) + half < room_target(log))
         scree__gate_open(&log->alloc_gate);
 }
@@ -152,16 +168,21 @@ room_refused(int code)
  * a refusal newer than that is ours.
  */
 static int
-room_await(struct scree__log *log, uint64_t wanted, uint32_t tried)
+room_await(struct scree__log *log, uint64_t wanted, uint32_t tried, bool for_relief)
 {
     uint32_t ticket = scree__gate_enter(&log->credit_gate);
     int error = atomic_load_explicit(&log->space_error, memory_order_seq_cst);           /* E6 */
     bool answered = atomic_load_explicit(&log->attempts, memory_order_seq_cst) != tried; /* E6 */
+    bool relief = atomic_load_explicit(&log->relief, memory_order_seq_cst);              /* E7 */
     int rc = scree__log_check(log);
 
-    if (rc == 0 && error != 0 && (answered || !room_retry_due(log)))
+    /* While room is being made nobody asks for it: what is won is not to go before it is enough. */
+    if (rc == 0 && error != 0 && (relief ? !for_relief : answered || !room_retry_due(log)))
         rc = room_refused(error);
-    if (rc == 0 && atomic_load_explicit(&log->allocated, memory_order_seq_cst) < wanted) {
+    if (rc == 0 && error != 0 && relief)
+        scree__futex_wait(&log->credit_gate.seq, ticket,
+                          ROOM_STEP_NS); /* waker: E5 behind the verdict */
+    else if (rc == 0 && atomic_load_explicit(&log->allocated, memory_order_seq_cst) < wanted) {
         scree__atomic_max(&log->wanted, wanted); /* E3 */
         if (error != 0)
             atomic_store_explicit(&log->retry, true, memory_order_seq_cst); /* E3 */
@@ -174,8 +195,9 @@ room_await(struct scree__log *log, uint64_t wanted, uint32_t tried)
 
 static int
 room_claim_or_wait(struct scree__log *log, struct scree__log_writer *w, uint64_t need,
-                   enum scree__log_class class, uint64_t wait_ns)
+                   enum scree__log_class class, bool may_wait)
 {
+    uint64_t wait_ns = may_wait ? ROOM_WAIT_NS : ROOM_WAIT_GUARDED_NS;
     uint32_t tried = atomic_load_explicit(&log->attempts, memory_order_seq_cst);
     uint64_t deadline = 0;
 
@@ -197,7 +219,11 @@ room_claim_or_wait(struct scree__log *log, struct scree__log_writer *w, uint64_t
                                "%llu s; the file system seems stuck",
                                (unsigned long long)(wait_ns / LOG_SECOND_NS));
         uint64_t claimed = atomic_load_explicit(&log->claimed, memory_order_relaxed);
-        int rc = room_await(log, claimed + need + room_hold(log, class), tried);
+        uint64_t wanted = claimed + need + room_hold(log, class);
+
+        if (class == SCREE__LOG_CLEAN || class == SCREE__LOG_SEAL)
+            scree__atomic_max(&log->urgent, wanted);
+        int rc = room_await(log, wanted, tried, may_wait);
 
         if (rc != 0)
             return rc;
@@ -226,8 +252,7 @@ scree__log_admit(struct scree__log *log, struct scree__log_writer *w, uint32_t d
         if (rc != 0)
             return rc;
     }
-    return room_claim_or_wait(log, w, disk_len - w->credit_bytes, class,
-                              may_wait ? ROOM_WAIT_NS : ROOM_WAIT_GUARDED_NS);
+    return room_claim_or_wait(log, w, disk_len - w->credit_bytes, class, may_wait);
 }
 
 int
@@ -236,8 +261,8 @@ scree__room_seal(struct scree__log *log, uint64_t bytes)
     if (log->sealer.credit_bytes >= bytes)
         return 0;
     /* There is something to seal, so the mark is on disk (I2). */
-    return room_claim_or_wait(log, &log->sealer, bytes - log->sealer.credit_bytes,
-                              SCREE__LOG_LIBRARY, ROOM_WAIT_GUARDED_NS);
+    return room_claim_or_wait(log, &log->sealer, bytes - log->sealer.credit_bytes, SCREE__LOG_SEAL,
+                              false);
 }
 
 bool
@@ -245,13 +270,66 @@ scree__room_seal_now(struct scree__log *log, uint64_t bytes)
 {
     /* There is something to seal, so the mark is on disk (I2). */
     return log->sealer.credit_bytes >= bytes ||
-           room_claim(log, &log->sealer, bytes, SCREE__LOG_LIBRARY);
+           room_claim(log, &log->sealer, bytes, SCREE__LOG_SEAL);
+}
+
+void
+scree__log_throttle(struct scree__log *log, uint64_t soft_bytes, uint64_t hard_bytes)
+{
+    /* Relaxed: paces. While the allocator pauses it looks at them again and again. */
+    atomic_store_explicit(&log->soft_bytes, soft_bytes, memory_order_relaxed);
+    atomic_store_explicit(&log->hard_bytes, hard_bytes, memory_order_relaxed);
+}
+
+/* What is made between two pauses: less than a chunk, or they would be felt. */
+static uint64_t
+room_part(const struct scree__log *log)
+{
+    return min_u64(log->chunk_bytes, PACE_PART_BYTES);
+}
+
+/* How long to pause before the next part for users. */
+static uint64_t
+room_pause_ns(const struct scree__log *log)
+{
+    /* Relaxed: paces. */
+    uint64_t disk = atomic_load_explicit(&log->disk_bytes, memory_order_relaxed);
+    uint64_t soft = atomic_load_explicit(&log->soft_bytes, memory_order_relaxed);
+    uint64_t hard = atomic_load_explicit(&log->hard_bytes, memory_order_relaxed);
+    double share;
+
+    if (disk <= soft)
+        return 0;
+    share = (double)(disk - soft) / (double)(hard - soft);
+    share = share < PACE_SHARE_MAX ? share : PACE_SHARE_MAX;
+    return (uint64_t)(share * (double)room_part(log) * PACE_NS_PER_BYTE);
+}
+
+uint64_t
+scree__log_ahead_bytes(const struct scree__log *log)
+{
+    return log->reserve_bytes + log->ahead_bytes_max + log->chunk_bytes;
+}
+
+void
+scree__log_room_verdict(struct scree__log *log)
+{
+    atomic_store_explicit(&log->retry, true, memory_order_seq_cst); /* E3 */
+    scree__gate_open(&log->alloc_gate);
+}
+
+void
+scree__log_outside_bytes(struct scree__log *log, uint64_t bytes)
+{
+    atomic_store_explicit(&log->outside_bytes, bytes, memory_order_relaxed); /* a figure */
 }
 
 void
 scree__room_freed(struct scree__log *log)
 {
-    if (atomic_load_explicit(&log->space_error, memory_order_seq_cst) != 0) {
+    if (atomic_load_explicit(&log->space_error, memory_order_seq_cst) != 0 &&
+        !atomic_load_explicit(&log->relief,
+                              memory_order_seq_cst)) { /* E7: else the verdict will do */
         atomic_store_explicit(&log->retry, true, memory_order_seq_cst);
         scree__gate_open(&log->alloc_gate);
     }
@@ -265,8 +343,10 @@ room_over_limit(const struct scree__log *log, uint64_t more)
     uint64_t limit = log->options.disk_limit_bytes;
 
     /* Relaxed: this thread is the one that grows it. */
-    return limit != 0 &&
-           atomic_load_explicit(&log->disk_bytes, memory_order_relaxed) + more > limit;
+    return limit != 0 && atomic_load_explicit(&log->disk_bytes, memory_order_relaxed) +
+                                 atomic_load_explicit(&log->outside_bytes, memory_order_relaxed) +
+                                 more >
+                             limit;
 }
 
 /*
@@ -301,7 +381,13 @@ room_extend(struct scree__log *log)
     uint64_t from = atomic_load_explicit(&log->allocated, memory_order_relaxed); /* ours */
     uint64_t number = from / log->segment_bytes;
     uint64_t offset = from % log->segment_bytes;
-    uint64_t to = min_u64(offset + log->chunk_bytes, log->segment_bytes);
+    bool tight = atomic_load_explicit(&log->space_error, memory_order_relaxed) != 0; /* ours */
+    bool paced = room_pause_ns(log) > 0;
+
+    uint64_t chunk = tight   ? min_u64(log->chunk_bytes, ROOM_TIGHT_BYTES)
+                     : paced ? room_part(log)
+                             : log->chunk_bytes;
+    uint64_t to = min_u64(offset + chunk, log->segment_bytes);
     struct log_segment_info info;
     bool exists = scree__segment_from(log, number, &info) && info.number == number;
     int rc = 0;
@@ -341,19 +427,36 @@ room_has_work(struct scree__log *log)
 static void
 room_work(struct scree__log *log)
 {
-    int before = atomic_load_explicit(&log->space_error, memory_order_relaxed); /* ours */
-
     atomic_store_explicit(&log->retry, false, memory_order_seq_cst);
     int rc = room_extend(log);
+    bool full = scree__is_space_error(rc);
+    bool relief = (rc == 0 || full) && log->options.on_room != NULL &&
+                  log->options.on_room(log->options.ctx, full) && full;
 
+    atomic_store_explicit(&log->relief, relief, memory_order_seq_cst); /* E7 */
     atomic_store_explicit(&log->attempt_ns, log->env->now_ns(log->env->ctx), memory_order_relaxed);
     atomic_store_explicit(&log->space_error, rc, memory_order_seq_cst);       /* E5 */
     (void)atomic_fetch_add_explicit(&log->attempts, 1, memory_order_seq_cst); /* E5 */
     scree__gate_open(&log->credit_gate);
-    if (scree__is_space_error(rc) && before == 0)
-        scree__log_event(log, SCREE_EVENT_NO_SPACE, rc,
+    if ((full && !relief && !log->told_full) || (rc == 0 && log->told_full))
+        scree__log_event(log, full ? SCREE_EVENT_NO_SPACE : SCREE_EVENT_SPACE_BACK, rc,
                          atomic_load_explicit(&log->allocated, memory_order_relaxed), 0,
-                         scree_strerror(rc));
+                         full ? scree_strerror(rc) : "there is room again, writing goes on");
+    log->told_full = full && (!relief || log->told_full);
+}
+
+/* How long it is too early for more room for users, 0: it is not. What others want is made at once. */
+static uint64_t
+room_paused_ns(struct scree__log *log)
+{
+    uint64_t pause = room_pause_ns(log), since;
+
+    if (pause == 0 || atomic_load_explicit(&log->allocated, memory_order_relaxed) < /* ours */
+                          atomic_load_explicit(&log->urgent, memory_order_seq_cst))
+        return 0;
+    since = log->env->now_ns(log->env->ctx) -
+            atomic_load_explicit(&log->attempt_ns, memory_order_relaxed); /* ours */
+    return since < pause ? pause - since : 0;
 }
 
 static void *
@@ -365,13 +468,17 @@ room_main(void *arg)
         uint32_t ticket = scree__gate_enter(&log->alloc_gate);
         bool stop = atomic_load_explicit(&log->stop_allocator, memory_order_seq_cst);
         bool work = !stop && room_has_work(log); /* E4 */
+        uint64_t pause_ns = work ? room_paused_ns(log) : UINT64_MAX;
+        bool paused = work && pause_ns > 0;
 
-        if (!stop && !work)
-            scree__futex_wait(&log->alloc_gate.seq, ticket, UINT64_MAX); /* waker: E3, stop */
+        atomic_store_explicit(&log->paused, paused, memory_order_relaxed); /* spares wakes */
+
+        if (!stop && (!work || paused)) /* waker: E3, stop */
+            scree__futex_wait(&log->alloc_gate.seq, ticket, pause_ns);
         scree__gate_leave(&log->alloc_gate);
         if (stop)
             return NULL;
-        if (work)
+        if (work && !paused)
             room_work(log);
     }
 }

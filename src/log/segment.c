@@ -294,16 +294,44 @@ array_find(const struct scree__log *log, uint64_t number)
     return NULL;
 }
 
+static size_t
+granules_bytes(const struct scree__log *log)
+{
+    return log->granules * sizeof(_Atomic uint64_t);
+}
+
+static size_t
+holes_bytes(const struct scree__log *log)
+{
+    return (log->granules + 63u) / 64 * sizeof(uint64_t);
+}
+
+static void
+segment_free(const struct scree__log *log, struct log_segment *seg)
+{
+    scree__free(seg->granule, granules_bytes(log));
+    scree__free(seg->hole, holes_bytes(log));
+    scree__free(seg, sizeof *seg);
+}
+
 static struct log_segment *
 segment_take(struct scree__log *log)
 {
     struct log_segment *seg = log->segment_free;
 
-    if (seg != NULL)
+    if (seg != NULL) {
         log->segment_free = seg->next_free;
-    else
-        seg = scree__alloc_aligned(SCREE_CACHE_LINE, sizeof *seg);
-    return seg;
+        return seg;
+    }
+    seg = scree__alloc_aligned(SCREE_CACHE_LINE, sizeof *seg);
+    if (seg == NULL)
+        return NULL;
+    seg->granule = scree__alloc(granules_bytes(log));
+    seg->hole = scree__alloc(holes_bytes(log));
+    if (seg->granule != NULL && seg->hole != NULL)
+        return seg;
+    segment_free(log, seg);
+    return NULL;
 }
 
 /* A segment not yet seen by anybody: in the array, not in the table (array_add_many publishes). */
@@ -328,13 +356,15 @@ array_insert(struct scree__log *log, uint64_t number, struct log_segment **seg_o
 
     atomic_store_explicit(&seg->number, number, memory_order_relaxed); /* published by E0 */
     atomic_store_explicit(&seg->dead_bytes, 0, memory_order_relaxed);
-    atomic_store_explicit(&seg->death_lsn, 0, memory_order_relaxed);
+    for (uint32_t i = 0; i < log->granules; i++)
+        atomic_store_explicit(&seg->granule[i], 0, memory_order_relaxed);
+    memset(seg->hole, 0, holes_bytes(log));
     seg->next_free = NULL;
     seg->prev_end = number * log->segment_bytes;
-    seg->file_bytes = 0;
+    seg->file_bytes = seg->disk_bytes = 0;
     seg->pins = 0;
     seg->file = -1;
-    seg->header_ok = seg->picked = seg->gone = false;
+    seg->header_ok = seg->damaged = seg->leaving = seg->gone = false;
     memmove(log->segment + at + 1, log->segment + at,
             (log->segment_n - at) * sizeof log->segment[0]);
     log->segment[at] = seg;
@@ -371,7 +401,7 @@ array_erase(struct scree__log *log, size_t at)
     memmove(log->segment + at, log->segment + at + 1,
             (log->segment_n - at - 1) * sizeof log->segment[0]);
     log->segment_n--;
-    (void)atomic_fetch_sub_explicit(&log->disk_bytes, seg->file_bytes, memory_order_relaxed);
+    (void)atomic_fetch_sub_explicit(&log->disk_bytes, seg->disk_bytes, memory_order_relaxed);
     seg->gone = true;
 }
 
@@ -385,6 +415,14 @@ segment_info(const struct scree__log *log, const struct log_segment *seg,
     out->prev_end = seg->prev_end;
     out->data_bytes = data < log->segment_bytes ? data : log->segment_bytes;
     out->header_ok = seg->header_ok;
+}
+
+struct log_segment *
+scree__segment_lower(const struct scree__log *log, uint64_t number)
+{
+    size_t at = array_lower(log, number);
+
+    return at < log->segment_n ? log->segment[at] : NULL;
 }
 
 bool
@@ -529,6 +567,32 @@ load_visit(void *ctx, const char *name)
     return array_insert(log, number, &seg);
 }
 
+/* Under files_lock, or alone. Unsigned wrap-around subtracts. */
+static void
+disk_bytes_set(struct scree__log *log, struct log_segment *seg, uint64_t disk_bytes)
+{
+    (void)atomic_fetch_add_explicit(&log->disk_bytes, disk_bytes - seg->disk_bytes,
+                                    memory_order_relaxed); /* a counter */
+    seg->disk_bytes = disk_bytes;
+}
+
+/* Which granules are holes already: those without a byte of data. */
+static int
+load_holes(struct scree__log *log, struct log_segment *seg)
+{
+    uint64_t begin = 0, end = 0;
+    int rc = 0;
+
+    for (uint32_t i = 0; rc == 0 && i < log->granules; i++) {
+        uint64_t from = LOG_HEADER_BYTES + (uint64_t)i * SCREE__GRANULE_BYTES;
+
+        if (end <= from && from < seg->file_bytes)
+            rc = log->env->data_range(log->env->ctx, seg->file, from, &begin, &end);
+        scree__granule_punched_set(seg, i, begin >= from + scree__granule_bytes(log, i));
+    }
+    return rc;
+}
+
 static int
 load_header(struct scree__log *log, struct log_segment *seg, uint8_t *block)
 {
@@ -550,7 +614,9 @@ load_header(struct scree__log *log, struct log_segment *seg, uint8_t *block)
         rc = header_decode(log, number, block, got, seg);
     if (rc == 0) {
         seg->file_bytes = info.size_bytes;
-        (void)atomic_fetch_add_explicit(&log->disk_bytes, info.size_bytes, memory_order_relaxed);
+        disk_bytes_set(log, seg, info.disk_bytes);
+        if (info.disk_bytes < info.size_bytes)
+            rc = load_holes(log, seg);
     }
     scree__segment_unpin(log, pinned);
     return rc;
@@ -582,14 +648,14 @@ scree__segment_destroy(struct scree__log *log)
 {
     for (size_t i = 0; i < log->segment_n; i++) {
         file_close(log, log->segment[i]);
-        scree__free(log->segment[i], sizeof *log->segment[i]);
+        segment_free(log, log->segment[i]);
     }
     scree__free(log->segment, log->segment_cap * sizeof log->segment[0]);
     while (log->segment_free != NULL) {
         struct log_segment *seg = log->segment_free;
 
         log->segment_free = seg->next_free;
-        scree__free(seg, sizeof *seg);
+        segment_free(log, seg);
     }
     while (log->retired != NULL) {
         struct log_retired *r = log->retired;
@@ -714,7 +780,7 @@ scree__segment_create(struct scree__log *log, uint64_t number, uint64_t prev_end
         seg->prev_end = prev_end;
         seg->header_ok = true;
         seg->file_bytes = LOG_HEADER_BYTES;
-        (void)atomic_fetch_add_explicit(&log->disk_bytes, LOG_HEADER_BYTES, memory_order_relaxed);
+        disk_bytes_set(log, seg, LOG_HEADER_BYTES);
         table_publish(log);
     } else {
         array_erase(log, array_lower(log, number));
@@ -729,14 +795,20 @@ scree__segment_create(struct scree__log *log, uint64_t number, uint64_t prev_end
     return rc;
 }
 
+/* A pinned file grew, shrank or got a hole: look at what it occupies, under the lock, as growing and
+   punching may go on side by side. Where that cannot be learned, the difference it should have made counts. */
 static void
-segment_resized(struct scree__log *log, struct log_segment *seg, uint64_t file_bytes)
+segment_measure(struct scree__log *log, struct log_segment *seg, uint64_t file_bytes,
+                int64_t difference)
 {
+    scree_env_info info;
+
     (void)pthread_mutex_lock(&log->files_lock);
-    /* Relaxed: a counter. Unsigned wrap-around subtracts. */
-    (void)atomic_fetch_add_explicit(&log->disk_bytes, file_bytes - seg->file_bytes,
-                                    memory_order_relaxed);
-    seg->file_bytes = file_bytes;
+    if (log->env->info(log->env->ctx, seg->file, &info) != 0)
+        info.disk_bytes = seg->disk_bytes + (uint64_t)difference;
+    disk_bytes_set(log, seg, info.disk_bytes);
+    if (file_bytes != 0)
+        seg->file_bytes = file_bytes;
     (void)pthread_mutex_unlock(&log->files_lock);
 }
 
@@ -751,7 +823,7 @@ scree__segment_extend(struct scree__log *log, uint64_t number, uint64_t from, ui
     rc = log->env->allocate(log->env->ctx, seg->file, LOG_HEADER_BYTES + from, to - from);
     /* Only this thread and recovery change file_bytes: read without the lock. */
     if (rc == 0 && LOG_HEADER_BYTES + to > seg->file_bytes)
-        segment_resized(log, seg, LOG_HEADER_BYTES + to);
+        segment_measure(log, seg, LOG_HEADER_BYTES + to, (int64_t)(to - from));
     scree__segment_unpin(log, seg);
     return rc;
 }
@@ -767,8 +839,9 @@ scree__segment_cut(struct scree__log *log, uint64_t number, uint64_t data_bytes)
         return rc;
     if (bytes != seg->file_bytes) {
         rc = log->env->truncate(log->env->ctx, seg->file, bytes);
-        if (rc == 0)
-            segment_resized(log, seg, bytes);
+        if (rc == 0) {
+            segment_measure(log, seg, bytes, (int64_t)(bytes - seg->file_bytes));
+        }
     }
     if (rc == 0)
         rc = log->env->sync(log->env->ctx, seg->file);
@@ -780,23 +853,56 @@ scree__segment_cut(struct scree__log *log, uint64_t number, uint64_t data_bytes)
 }
 
 int
-scree__segment_remove(struct scree__log *log, uint64_t number)
+scree__segment_punch(struct scree__log *log, uint64_t number, uint32_t first, uint32_t n)
 {
-    int rc = segment_unlink(log, number);
+    uint64_t from = (uint64_t)first * SCREE__GRANULE_BYTES;
+    uint64_t len =
+        (uint64_t)(n - 1) * SCREE__GRANULE_BYTES + scree__granule_bytes(log, first + n - 1);
+    struct log_segment *seg;
+    int rc = log->options.no_punch ? -EOPNOTSUPP : scree__segment_pin(log, number, &seg);
 
     if (rc != 0)
         return rc;
+    rc = log->env->punch(log->env->ctx, seg->file, LOG_HEADER_BYTES + from, len);
+    if (rc == 0) {
+        (void)pthread_mutex_lock(&log->files_lock);
+        for (uint32_t i = first; i < first + n; i++)
+            scree__granule_punched_set(seg, i, true);
+        (void)pthread_mutex_unlock(&log->files_lock);
+        segment_measure(log, seg, 0, -(int64_t)len);
+        (void)atomic_fetch_add_explicit(&log->punched_bytes, len,
+                                        memory_order_relaxed); /* a counter */
+    }
+    scree__segment_unpin(log, seg);
+    return rc;
+}
+
+int
+scree__segment_remove(struct scree__log *log, uint64_t number, uint64_t *bytes_out)
+{
     (void)pthread_mutex_lock(&log->files_lock);
     struct log_segment *seg = array_find(log, number);
 
-    if (seg != NULL) {
+    if (seg != NULL)
+        seg->leaving = true;
+    (void)pthread_mutex_unlock(&log->files_lock);
+    int rc = segment_unlink(log, number);
+
+    if (bytes_out != NULL)
+        *bytes_out = 0;
+    (void)pthread_mutex_lock(&log->files_lock);
+    if (seg != NULL && rc != 0)
+        seg->leaving = false;
+    if (seg != NULL && rc == 0) {
+        if (bytes_out != NULL)
+            *bytes_out = seg->disk_bytes;
         array_erase(log, array_lower(log, number));
         table_publish(log);
         if (seg->pins == 0)
             segment_recycle(log, seg);
     }
     (void)pthread_mutex_unlock(&log->files_lock);
-    return 0;
+    return rc;
 }
 
 /* ---- I/O ------------------------------------------------------------------------------------- */

@@ -1,65 +1,125 @@
 /*
- * space.c - how many bytes of each segment are dead, since when, and which segments may go.
+ * space.c - how many bytes of each granule and segment are dead, and since when.
  *
- * WORDS  segment.dead_bytes: bytes charged dead. segment.death_lsn: the largest lsn at which one of
- *        them died (D).
- * EDGES  step                                who              order             pairs
- *   E0   death_lsn = max(., D)               any thread       CAS relaxed       -
- *   E1   dead_bytes + n                      any thread       fetch_add release E2
- *   E2   all dead? then D                    the collector    load acquire      E1
- *   E0 comes before E1: who sees all bytes dead sees every D.
+ * A granule is SCREE__GRANULE_BYTES of a segment, the unit of hole punching; the last one of a segment may
+ * be shorter.
+ *
+ * WORDS  granule:  [63:14] the first block boundary above D, the largest death of its bytes
+ *                  [13:0] dead bytes / 8
+ *        segment.dead_bytes: the sum of its granules' dead bytes, for statistics and quick looks.
+ * EDGES  step                                who              order             pairs   if it loses
+ *   E0   granule: max(D, .), dead + n  LP    any thread       CAS release       E2      reload
+ *   E1   dead_bytes + n                      any thread       fetch_add relaxed -       cannot
+ *   E2   all dead? then D                    collector, ...   load acquire      E0
  * INVARIANTS
- *   I1 a byte is charged once; so dead_bytes never exceeds segment_bytes.
- *   I2 a segment is picked if it is written to its end, all its bytes are dead, and D < floor: what
- *      superseded them lies below the replay start of every retained snapshot.
- *   I3 D of a byte is not below its own lsn, so a picked segment lies below the floor as a whole.
- * LIFETIME  pick marks, drop unlinks; the caller puts a grace period between them: a reader that
- *   found the position before has read it, or will find the segment gone and look again. Reads that
- *   are going on pin the file (segment.c).
- * PROGRESS  charging: two RMWs. pick and drop: one thread at a time, files_lock for short.
- * FAILURE   a file that cannot be deleted stays picked and is tried again by the next drop.
- * NOT HERE  when to collect, and the grace period (pagecache).
+ *   I1 a byte is charged once; so the dead bytes never exceed the granule.
+ *   I2 D of a byte is not below its own lsn: who finds a granule all dead with D < floor knows that all of
+ *      it, and all that superseded it, lies below the floor.
+ *   I3 count and D change in one step: who sees all bytes dead sees every D.
+ * BUDGET  dead: 14 bits of 8 bytes = 131064, twice a granule. D: 50 bits of 4096 bytes = 2^62, which no
+ *   position passes (LOG_LSN_MAX).
+ * LIFETIME  the words live as long as the segment's struct, which is type-stable (segment.c).
+ * PROGRESS  E0 retries only when another E0 on this granule succeeded.
+ * FAILURE   none: no allocation, no I/O.
+ * NOT HERE  giving space back (collect.c), what to clean (victim.c).
  */
 #include "log/log_private.h"
 
-static void
-segment_charge(struct log_segment *seg, uint64_t bytes, uint64_t death_lsn)
+static uint64_t
+granule_word(uint64_t blocks, uint64_t dead)
 {
-    uint64_t seen = atomic_load_explicit(&seg->death_lsn, memory_order_relaxed);
+    return blocks << GRANULE_DEATH_SHIFT | dead / 8;
+}
 
-    /* E0. Relaxed: E1 publishes it. */
-    while (seen < death_lsn &&
-           !atomic_compare_exchange_weak_explicit(&seg->death_lsn, &seen, death_lsn,
-                                                  memory_order_relaxed, memory_order_relaxed))
+uint32_t
+scree__granule_bytes(const struct scree__log *log, uint32_t granule)
+{
+    uint64_t rest = log->segment_bytes - (uint64_t)granule * SCREE__GRANULE_BYTES;
+
+    return rest < SCREE__GRANULE_BYTES ? (uint32_t)rest : SCREE__GRANULE_BYTES;
+}
+
+/* E0. n may be 0: only the death. */
+static void
+granule_charge(_Atomic uint64_t *granule, uint64_t n, uint64_t death_lsn)
+{
+    uint64_t blocks = death_lsn / SCREE_BLOCK + 1;
+    uint64_t seen = atomic_load_explicit(granule, memory_order_relaxed); /* CAS re-checks */
+    uint64_t next;
+
+    do {
+        uint64_t old = seen >> GRANULE_DEATH_SHIFT;
+
+        SCREE_ASSERT(scree__granule_dead(seen) + n <= SCREE__GRANULE_BYTES); /* I1 */
+        next = granule_word(old > blocks ? old : blocks, scree__granule_dead(seen) + n);
         SCREE_YIELD_POINT();
-    (void)atomic_fetch_add_explicit(&seg->dead_bytes, bytes, memory_order_release); /* E1 */
+    } while (!atomic_compare_exchange_weak_explicit(granule, &seen, next, memory_order_release,
+                                                    memory_order_relaxed)); /* LP */
+}
+
+/* The piece of [lsn, lsn + len) that lies in one granule, and where. segment NULL: its file is missing. */
+struct piece {
+    struct log_segment *segment;
+    uint32_t granule;
+    uint32_t len;
+};
+
+static struct piece
+piece_first(struct scree__log *log, uint64_t lsn, uint64_t len)
+{
+    uint64_t in_segment = lsn % log->segment_bytes;
+    struct piece p = {.segment = scree__segment_peek(log, lsn / log->segment_bytes),
+                      .granule = (uint32_t)(in_segment / SCREE__GRANULE_BYTES)};
+    uint64_t rest = scree__granule_bytes(log, p.granule) - in_segment % SCREE__GRANULE_BYTES;
+
+    p.len = (uint32_t)(len < rest ? len : rest);
+    return p;
 }
 
 void
 scree__log_charge_dead(struct scree__log *log, uint64_t lsn, uint64_t len, uint64_t death_lsn)
 {
     while (len > 0) {
-        uint64_t in_segment = log->segment_bytes - lsn % log->segment_bytes;
-        uint64_t n = len < in_segment ? len : in_segment;
-        struct log_segment *seg = scree__segment_peek(log, lsn / log->segment_bytes);
+        struct piece p = piece_first(log, lsn, len);
 
-        /* None: its file is missing, so nothing of it occupies room. */
-        if (seg != NULL)
-            segment_charge(seg, n, death_lsn);
-        lsn += n;
-        len -= n;
+        if (p.segment != NULL) {
+            granule_charge(&p.segment->granule[p.granule], p.len, death_lsn);
+            /* E1. Relaxed: the granules tell what may go. */
+            (void)atomic_fetch_add_explicit(&p.segment->dead_bytes, p.len, memory_order_relaxed);
+        }
+        lsn += p.len;
+        len -= p.len;
     }
 }
 
-/* Relaxed: recovery, before any collector. False: more is claimed alive than was ever written. */
-static bool
-segment_revive(struct log_segment *seg, uint64_t bytes)
-{
-    uint64_t dead = atomic_load_explicit(&seg->dead_bytes, memory_order_relaxed);
+/* ---- recovery: one thread, before any collector; relaxed throughout ---------------------------- */
 
-    if (dead < bytes)
+void
+scree__log_stamp_death(struct scree__log *log, uint64_t lsn, uint64_t len, uint64_t death_lsn)
+{
+    while (len > 0) {
+        struct piece p = piece_first(log, lsn, len);
+
+        if (p.segment != NULL)
+            granule_charge(&p.segment->granule[p.granule], 0, death_lsn);
+        lsn += p.len;
+        len -= p.len;
+    }
+}
+
+/* False: more is claimed alive than was ever written. */
+static bool
+granule_revive(struct piece p)
+{
+    _Atomic uint64_t *granule = &p.segment->granule[p.granule];
+    uint64_t word = atomic_load_explicit(granule, memory_order_relaxed);
+    uint64_t dead = scree__granule_dead(word);
+
+    if (dead < p.len)
         return false;
-    atomic_store_explicit(&seg->dead_bytes, dead - bytes, memory_order_relaxed);
+    atomic_store_explicit(granule, granule_word(word >> GRANULE_DEATH_SHIFT, dead - p.len),
+                          memory_order_relaxed);
+    (void)atomic_fetch_sub_explicit(&p.segment->dead_bytes, p.len, memory_order_relaxed);
     return true;
 }
 
@@ -67,28 +127,47 @@ int
 scree__log_charge_live(struct scree__log *log, uint64_t lsn, uint64_t len)
 {
     while (len > 0) {
-        uint64_t in_segment = log->segment_bytes - lsn % log->segment_bytes;
-        uint64_t n = len < in_segment ? len : in_segment;
-        struct log_segment *seg = scree__segment_peek(log, lsn / log->segment_bytes);
+        struct piece p = piece_first(log, lsn, len);
 
-        if (seg != NULL && !segment_revive(seg, n))
-            return scree__fail(SCREE_E_CORRUPT,
-                               "the page table says that two records lie at lsn %llu",
-                               (unsigned long long)lsn);
-        lsn += n;
-        len -= n;
+        if (p.segment != NULL && !granule_revive(p))
+            return scree__fail(
+                SCREE_E_CORRUPT,
+                "the page table says that two records lie at lsn %llu, or that one lies "
+                "behind the end of the log",
+                (unsigned long long)lsn);
+        lsn += p.len;
+        len -= p.len;
     }
     return 0;
 }
 
-/* Positions of the segment below `end`. */
+/* Positions of [start, start + len) below `end`. */
 static uint64_t
-segment_written(const struct scree__log *log, uint64_t number, uint64_t end)
+written_below(uint64_t start, uint64_t len, uint64_t end)
 {
-    uint64_t start = number * log->segment_bytes;
     uint64_t written = end > start ? end - start : 0;
 
-    return written < log->segment_bytes ? written : log->segment_bytes;
+    return written < len ? written : len;
+}
+
+static void
+segment_recount(struct scree__log *log, struct log_segment *seg, uint64_t end, uint64_t death_lsn)
+{
+    uint64_t start = atomic_load_explicit(&seg->number, memory_order_relaxed) * log->segment_bytes;
+    uint64_t sum = 0;
+
+    for (uint32_t i = 0; i < log->granules; i++) {
+        uint64_t from = start + (uint64_t)i * SCREE__GRANULE_BYTES;
+        uint64_t dead = written_below(from, scree__granule_bytes(log, i), end);
+        uint64_t word = atomic_load_explicit(&seg->granule[i], memory_order_relaxed);
+
+        atomic_store_explicit(&seg->granule[i], granule_word(word >> GRANULE_DEATH_SHIFT, dead),
+                              memory_order_relaxed);
+        if (from <= death_lsn)
+            granule_charge(&seg->granule[i], 0, death_lsn);
+        sum += dead;
+    }
+    atomic_store_explicit(&seg->dead_bytes, sum, memory_order_relaxed);
 }
 
 void
@@ -97,117 +176,193 @@ scree__log_recount_begin(struct scree__log *log, uint64_t end, uint64_t death_ls
     (void)pthread_mutex_lock(&log->files_lock);
     for (size_t i = 0; i < log->segment_n; i++) {
         struct log_segment *seg = log->segment[i];
-        uint64_t number = atomic_load_explicit(&seg->number, memory_order_relaxed);
-        uint64_t dead = segment_written(log, number, end);
-        uint64_t death = death_lsn;
 
-        /* What a crash left unused at the end of an old segment is dead too; the segment must
-           stay as long as the jump behind it is needed. */
-        if (i + 1 < log->segment_n && dead == log->segment_bytes) {
+        segment_recount(log, seg, end, death_lsn);
+        /* What a crash left unused at the end of an old segment is dead too; it must stay as long as the
+           jump behind it is needed. */
+        if (i + 1 < log->segment_n) {
             const struct log_segment *next = log->segment[i + 1];
             uint64_t jump = atomic_load_explicit(&next->number, memory_order_relaxed);
+            uint64_t from =
+                atomic_load_explicit(&seg->number, memory_order_relaxed) * log->segment_bytes;
 
             if (next->header_ok && next->prev_end < jump * log->segment_bytes &&
-                next->prev_end / log->segment_bytes == number &&
-                jump * log->segment_bytes - 1 > death)
-                death = jump * log->segment_bytes - 1;
+                next->prev_end >= from && next->prev_end < from + log->segment_bytes)
+                scree__log_stamp_death(log, next->prev_end,
+                                       from + log->segment_bytes - next->prev_end,
+                                       jump * log->segment_bytes - 1);
         }
-        atomic_store_explicit(&seg->dead_bytes, dead, memory_order_relaxed);
-        atomic_store_explicit(&seg->death_lsn, dead == 0 ? 0 : death, memory_order_relaxed);
     }
     (void)pthread_mutex_unlock(&log->files_lock);
 }
 
-/* I2 */
-static bool
-segment_may_go(const struct scree__log *log, const struct log_segment *seg, uint64_t floor)
+void
+scree__log_recount_end(struct scree__log *log)
 {
-    uint64_t number = atomic_load_explicit(&seg->number, memory_order_relaxed); /* files_lock */
-    uint64_t flushed = atomic_load_explicit(&log->stable, memory_order_acquire);
-
-    if ((number + 1) * log->segment_bytes > flushed)
-        return false;
-    if (atomic_load_explicit(&seg->dead_bytes, memory_order_acquire) < log->segment_bytes) /* E2 */
-        return false;
-    return atomic_load_explicit(&seg->death_lsn, memory_order_relaxed) < floor; /* after E2 */
-}
-
-size_t
-scree__log_dead_pick(struct scree__log *log, uint64_t floor)
-{
-    size_t n = 0;
-
     (void)pthread_mutex_lock(&log->files_lock);
-    for (size_t i = 0; i < log->segment_n; i++) {
-        struct log_segment *seg = log->segment[i];
+    for (size_t i = 0; i < log->segment_n; i++)
+        for (uint32_t g = 0; g < log->granules; g++) {
+            struct log_segment *seg = log->segment[i];
+            uint64_t word = atomic_load_explicit(&seg->granule[g], memory_order_relaxed);
 
-        if (!seg->picked)
-            seg->picked = segment_may_go(log, seg, floor);
-        n += seg->picked;
-    }
+            /* A hole where something should be is damage, or room not written yet: not a punched granule. */
+            if (scree__granule_dead(word) < scree__granule_bytes(log, g))
+                scree__granule_punched_set(seg, g, false);
+        }
     (void)pthread_mutex_unlock(&log->files_lock);
-    return n;
 }
 
-/* The first picked segment with a number >= from. */
+/* ---- figures ----------------------------------------------------------------------------------- */
+
 static bool
-picked_next(struct scree__log *log, uint64_t from, uint64_t *number_out, uint64_t *bytes_out)
+granule_is_dead(const struct scree__log *log, const struct log_segment *seg, uint32_t i)
 {
-    bool found = false;
+    uint64_t word = atomic_load_explicit(&seg->granule[i], memory_order_relaxed); /* figures */
 
-    (void)pthread_mutex_lock(&log->files_lock);
-    for (size_t i = 0; i < log->segment_n && !found; i++) {
-        const struct log_segment *seg = log->segment[i];
-
-        *number_out = atomic_load_explicit(&seg->number, memory_order_relaxed);
-        *bytes_out = seg->file_bytes;
-        found = seg->picked && *number_out >= from;
-    }
-    (void)pthread_mutex_unlock(&log->files_lock);
-    return found;
+    return scree__granule_dead(word) == scree__granule_bytes(log, i);
 }
 
-size_t
-scree__log_dead_drop(struct scree__log *log)
+uint32_t
+scree__punch_run(const struct scree__log *log)
 {
-    uint64_t number, bytes;
-    size_t n = 0;
+    uint32_t n = log->granules / LOG_PIECES;
 
-    for (uint64_t from = 0; picked_next(log, from, &number, &bytes); from = number + 1) {
-        if (scree__segment_remove(log, number) != 0)
-            continue;
+    if (log->options.no_punch ||
+        atomic_load_explicit(&log->no_punch, memory_order_relaxed)) /* a hint */
+        return log->granules;
+    return n < 1 ? 1 : n < LOG_PUNCH_GRANULES ? n : LOG_PUNCH_GRANULES;
+}
+
+uint32_t
+scree__granule_run(const struct scree__log *log, const struct log_segment *seg, uint32_t i,
+                   uint32_t end)
+{
+    uint32_t n = 0;
+
+    while (i + n < end && granule_is_dead(log, seg, i + n) && !scree__granule_punched(seg, i + n))
         n++;
-        /* Relaxed: a counter for stats. */
-        (void)atomic_fetch_add_explicit(&log->deleted_bytes, bytes, memory_order_relaxed);
-        scree__log_event(log, SCREE_EVENT_SEGMENT_DELETED, 0, number * log->segment_bytes, bytes,
-                         "dead log segment deleted");
-    }
-    if (n > 0)
-        scree__room_freed(log);
     return n;
+}
+
+static void
+segment_space(const struct scree__log *log, const struct log_segment *seg, uint64_t tail,
+              uint64_t stable, struct scree__log_space *sum)
+{
+    uint64_t start = atomic_load_explicit(&seg->number, memory_order_relaxed) * log->segment_bytes;
+    uint32_t run_end = 0, run_min = scree__punch_run(log);
+    bool waits = false;
+
+    for (uint32_t i = 0; i < log->granules; i++) {
+        uint64_t word = atomic_load_explicit(&seg->granule[i], memory_order_relaxed); /* figures */
+        uint64_t dead = scree__granule_dead(word);
+        uint64_t bytes = scree__granule_bytes(log, i);
+        uint64_t written = written_below(start + (uint64_t)i * SCREE__GRANULE_BYTES, bytes, tail);
+
+        sum->live_bytes +=
+            dead < written ? written - dead : 0; /* a charge may be newer than the tail */
+        if (scree__granule_punched(seg, i))
+            continue;
+        sum->dead_bytes += dead;
+        if (i >= run_end) {
+            run_end = i + scree__granule_run(log, seg, i, log->granules);
+            waits = run_end - i >= run_min;
+        }
+        if (i < run_end && waits)
+            sum->waiting_bytes += dead;
+        else if (!seg->damaged && start + i * SCREE__GRANULE_BYTES + bytes <= stable)
+            sum->sparse_bytes += dead;
+    }
+}
+
+void
+scree__log_space(struct scree__log *log, struct scree__log_space *space_out)
+{
+    uint64_t tail = atomic_load_explicit(&log->tail, memory_order_acquire);
+    uint64_t stable = atomic_load_explicit(&log->stable, memory_order_acquire);
+
+    memset(space_out, 0, sizeof *space_out);
+    (void)pthread_mutex_lock(&log->files_lock);
+    for (size_t i = 0; i < log->segment_n; i++)
+        segment_space(log, log->segment[i], tail, stable, space_out);
+    space_out->segments = log->segment_n;
+    (void)pthread_mutex_unlock(&log->files_lock);
+    space_out->disk_bytes =
+        atomic_load_explicit(&log->disk_bytes, memory_order_relaxed); /* a figure */
+}
+
+static uint64_t
+relaxed(_Atomic uint64_t *counter)
+{
+    return atomic_load_explicit(counter, memory_order_relaxed);
 }
 
 void
 scree__log_stats(struct scree__log *log, struct scree__log_stats *stats_out)
 {
-    uint64_t tail = atomic_load_explicit(&log->tail, memory_order_acquire);
-
     memset(stats_out, 0, sizeof *stats_out);
-    (void)pthread_mutex_lock(&log->files_lock);
-    for (size_t i = 0; i < log->segment_n; i++) {
-        const struct log_segment *seg = log->segment[i];
-        uint64_t number = atomic_load_explicit(&seg->number, memory_order_relaxed);
-        uint64_t written = segment_written(log, number, tail);
-        uint64_t dead = atomic_load_explicit(&seg->dead_bytes, memory_order_relaxed);
+    scree__log_space(log, &stats_out->space);
+    stats_out->punched_bytes = relaxed(&log->punched_bytes);
+    stats_out->deleted_bytes = relaxed(&log->deleted_bytes);
+    stats_out->device_bytes = relaxed(&log->device_bytes);
+    stats_out->log_bytes = scree__log_tail(log) - log->start_lsn;
+}
 
-        /* A charge may be newer than the tail we saw. */
-        stats_out->live_bytes += dead < written ? written - dead : 0;
+/* One segment as callers see it. */
+static void
+segment_describe(const struct scree__log *log, const struct log_segment *seg, uint64_t tail,
+                 scree_segment_info *info, scree_granule *granule)
+{
+    info->lsn = atomic_load_explicit(&seg->number, memory_order_relaxed) * log->segment_bytes;
+    info->bytes = log->segment_bytes;
+    info->disk_bytes = seg->disk_bytes;
+    info->live_bytes = info->dead_bytes = 0;
+    for (uint32_t i = 0; i < log->granules; i++) {
+        uint64_t dead = scree__granule_dead(
+            atomic_load_explicit(&seg->granule[i], memory_order_relaxed)); /* figures */
+        uint64_t written = written_below(info->lsn + (uint64_t)i * SCREE__GRANULE_BYTES,
+                                         scree__granule_bytes(log, i), tail);
+        uint64_t live = dead < written ? written - dead : 0;
+
+        granule[i] = (scree_granule){.written_bytes = (uint32_t)written,
+                                     .live_bytes = (uint32_t)live,
+                                     .punched = scree__granule_punched(seg, i)};
+        info->live_bytes += live;
+        info->dead_bytes += granule[i].punched ? 0 : written - live;
     }
-    stats_out->segments = log->segment_n;
-    (void)pthread_mutex_unlock(&log->files_lock);
-    /* Relaxed: counters. */
-    stats_out->disk_bytes = atomic_load_explicit(&log->disk_bytes, memory_order_relaxed);
-    stats_out->deleted_bytes = atomic_load_explicit(&log->deleted_bytes, memory_order_relaxed);
-    stats_out->device_bytes = atomic_load_explicit(&log->device_bytes, memory_order_relaxed);
-    stats_out->log_bytes = tail - log->start_lsn;
+}
+
+int
+scree__log_segments_each(struct scree__log *log, scree_segment_fn visit, void *ctx)
+{
+    scree_granule *granule = scree__alloc(log->granules * sizeof *granule);
+    char name[LOG_NAME_BYTES];
+    int rc = 0;
+
+    if (granule == NULL)
+        return scree__fail(SCREE_E_NO_MEMORY, "log: no memory for a map of %u granules",
+                           log->granules);
+    for (uint64_t number = 0; rc == 0; number++) {
+        scree_segment_info info = {.size = sizeof info,
+                                   .file = name,
+                                   .granule_bytes = SCREE__GRANULE_BYTES,
+                                   .granules = log->granules,
+                                   .granule = granule};
+        struct log_segment_info found;
+
+        if (!scree__segment_from(log, number, &found))
+            break;
+        number = found.number;
+        (void)pthread_mutex_lock(&log->files_lock);
+        struct log_segment *seg = scree__segment_peek(log, number);
+        bool there = seg != NULL && !seg->leaving;
+
+        if (there)
+            segment_describe(log, seg, atomic_load_explicit(&log->tail, memory_order_acquire),
+                             &info, granule);
+        (void)pthread_mutex_unlock(&log->files_lock);
+        scree__segment_name(number, name);
+        rc = there ? visit(ctx, &info) : 0;
+    }
+    scree__free(granule, log->granules * sizeof *granule);
+    return rc;
 }

@@ -2,9 +2,9 @@
  * cache.c - open and close a directory: what is made in which order, and unmade in which.
  *
  * OPEN    options -> directory, lock -> manifest (made if the directory is new) -> log object ->
- *         recovery -> reclaimer -> root page -> snapshot thread.
- * CLOSE   no guard open -> snapshot thread stops -> last snapshot -> dead segments go -> reclaimer
- *         stops -> the log is closed clean (open mark removed) -> memory.
+ *         recovery -> reclaimer, evictor -> root page -> snapshot thread -> janitor, collector.
+ * CLOSE   no guard open -> evictor, janitor, collector, snapshot thread stop -> last snapshot -> what is
+ *         dead goes -> reclaimer stops -> the log is closed clean (open mark removed) -> memory.
  * FAILURE open undoes what it did and leaves the directory to the next open. Close goes on to the
  *         end: what could not be made durable is told, and the open mark stays, so the next open
  *         recovers.
@@ -21,19 +21,40 @@ static const char warning_text[] =
     "manifest-* and OPEN hold one database between them. Do not edit, delete, copy singly or add\n"
     "files here; scree deletes files of those names when it no longer needs them.\n";
 
+static void
+event_send(scree_cache *cache, const scree_event *event)
+{
+    const scree_options *o = &cache->options;
+    int kind = event->kind;
+    bool bad = kind == SCREE_EVENT_POISONED || kind == SCREE_EVENT_SNAPSHOT_FAILED ||
+               kind == SCREE_EVENT_NO_SPACE || kind == SCREE_EVENT_SNAPSHOT_FALLBACK ||
+               kind == SCREE_EVENT_DAMAGE || kind == SCREE_EVENT_GUARD_HELD;
+
+    if (o->event != NULL)
+        o->event(o->callback_ctx, event);
+    if (o->log != NULL)
+        o->log(o->callback_ctx, bad ? SCREE_LOG_WARNING : SCREE_LOG_INFO, event->code, event->text);
+}
+
 void
 scree__event(scree_cache *cache, int kind, int code, uint64_t lsn, uint64_t bytes, const char *text)
 {
-    const scree_options *o = &cache->options;
-    scree_event event = {
-        .size = sizeof event, .kind = kind, .code = code, .lsn = lsn, .bytes = bytes, .text = text};
-    bool bad = kind == SCREE_EVENT_POISONED || kind == SCREE_EVENT_SNAPSHOT_FAILED ||
-               kind == SCREE_EVENT_NO_SPACE || kind == SCREE_EVENT_SNAPSHOT_FALLBACK;
+    event_send(cache, &(scree_event){.size = sizeof(scree_event),
+                                     .kind = kind,
+                                     .code = code,
+                                     .lsn = lsn,
+                                     .bytes = bytes,
+                                     .text = text});
+}
 
-    if (o->event != NULL)
-        o->event(o->callback_ctx, &event);
-    if (o->log != NULL)
-        o->log(o->callback_ctx, bad ? SCREE_LOG_WARNING : SCREE_LOG_INFO, code, text);
+void
+scree__event_guard(scree_cache *cache, uint64_t bytes, uint64_t age_ms, const char *text)
+{
+    event_send(cache, &(scree_event){.size = sizeof(scree_event),
+                                     .kind = SCREE_EVENT_GUARD_HELD,
+                                     .bytes = bytes,
+                                     .age_ms = age_ms,
+                                     .text = text});
 }
 
 static void
@@ -41,12 +62,13 @@ log_event(void *ctx, int kind, int code, uint64_t lsn, uint64_t bytes, const cha
 {
     scree_cache *cache = ctx;
 
-    if (kind == SCREE_EVENT_NO_SPACE) {
-        atomic_store_explicit(&cache->pressure, 1, memory_order_release);
-        atomic_fetch_add_explicit(&cache->checkpoint_asked, 1, memory_order_release);
-        scree__futex_wake(&cache->checkpoint_asked, 1);
-    }
     scree__event(cache, kind, code, lsn, bytes, text);
+}
+
+int
+scree__code_told(int rc)
+{
+    return rc == -ENOSPC || rc == -EDQUOT ? SCREE_E_NO_SPACE : rc;
 }
 
 /* ---- the directory --------------------------------------------------------------------------- */
@@ -163,6 +185,8 @@ directory_open(scree_cache *cache)
     if (rc != 0 && rc != -EEXIST)
         return scree__fail(rc, "cannot make the directory %s: %s", cache->dir, scree_strerror(rc));
     rc = directory_lock(cache);
+    if (rc == 0 && !cache->read_only)
+        scree__spare_drop(cache); /* left by a crash; recovery may need the room */
     return rc == 0 ? manifest_open(cache) : rc;
 }
 
@@ -181,7 +205,9 @@ log_open(scree_cache *cache)
         .io_mode = cache->options.io_mode,
         .read_only = cache->read_only,
         .ctx = cache,
+        .no_punch = (cache->options.flags & SCREE_NO_PUNCH) != 0,
         .on_event = log_event,
+        .on_room = scree__space_room,
     };
 
     memcpy(o.uuid, cache->manifest.uuid, sizeof o.uuid);
@@ -195,6 +221,11 @@ threads_start(scree_cache *cache)
 
     if (rc != 0)
         return rc;
+    rc = scree__evictor_start(cache);
+    if (rc != 0) {
+        scree__reclaimer_stop(cache);
+        return rc;
+    }
     if (cache->read_only)
         return 0;
     /* No guard is older than this: what was free when it was opened may be used at once. */
@@ -204,8 +235,15 @@ threads_start(scree_cache *cache)
         rc = scree__log_wait_stable(cache->log, scree__log_tail(cache->log), UINT64_MAX);
     if (rc == 0)
         rc = scree__checkpointer_start(cache);
-    if (rc != 0)
+    if (rc == 0) {
+        rc = scree__janitor_start(cache);
+        if (rc != 0)
+            scree__checkpointer_stop(cache);
+    }
+    if (rc != 0) {
+        scree__evictor_stop(cache);
         scree__reclaimer_stop(cache);
+    }
     return rc;
 }
 
@@ -224,9 +262,11 @@ cache_destroy(scree_cache *cache)
     scree__free(cache->freed, cache->freed_cap * sizeof *cache->freed);
     if (cache->lock_file >= 0)
         cache->env->close(cache->env->ctx, cache->lock_file);
+    scree__reads_destroy(cache);
     pthread_mutex_destroy(&cache->id_mutex);
     pthread_mutex_destroy(&cache->checkpoint_mutex);
     pthread_mutex_destroy(&cache->collect_mutex);
+    pthread_mutex_destroy(&cache->clean_mutex);
     scree__free((char *)(uintptr_t)m->name, m->name == NULL ? 0 : strlen(m->name) + 1);
     scree__free(cache->dir, cache->dir == NULL ? 0 : strlen(cache->dir) + 1);
     scree__free(cache, sizeof *cache);
@@ -260,9 +300,11 @@ cache_new(const char *dir, const scree_options *o, scree_cache **cache_out)
     cache->charge_step = o->cache_bytes / 256 < 32768 ? o->cache_bytes / 256 : 32768;
     scree__radix_init(&cache->radix);
     scree__out_init(&cache->fold, SIZE_MAX / 2);
+    scree__reads_init(cache);
     pthread_mutex_init(&cache->id_mutex, NULL);
     pthread_mutex_init(&cache->checkpoint_mutex, NULL);
     pthread_mutex_init(&cache->collect_mutex, NULL);
+    pthread_mutex_init(&cache->clean_mutex, NULL);
     if (cache->dir == NULL || cache->materializer.name == NULL)
         return scree__fail(SCREE_E_NO_MEMORY, "no memory for a cache");
     return 0;
@@ -300,7 +342,7 @@ scree_open(const char *dir, const scree_options *options, scree_cache **cache_ou
     if (rc != 0) {
         if (cache != NULL)
             cache_destroy(cache);
-        return rc;
+        return scree__code_told(rc);
     }
     if (!cache->recovery.clean)
         scree__event(cache, SCREE_EVENT_RECOVERED, 0, cache->recovery.stable_lsn,
@@ -325,8 +367,15 @@ close_directory(scree_cache *cache)
         rc = scree__log_wait_stable(cache->log, scree__log_tail(cache->log), UINT64_MAX);
     if (rc == 0)
         rc = scree__checkpoint(cache, &lsn);
+    scree__spare_drop(cache);
+    if (rc != 0 &&
+        scree__log_health(cache->log) == 0) { /* a full disk: what room there is is for it */
+        if (scree__checkpoint_drop_older(cache) == 0)
+            scree__space_collect(cache, true);
+        rc = scree__checkpoint(cache, &lsn);
+    }
     if (rc == 0)
-        scree__space_collect(cache);
+        scree__space_collect(cache, true);
     return rc;
 }
 
@@ -343,14 +392,17 @@ scree_close(scree_cache *cache)
                                        "cache or its own, that close would wait for");
     if (rc != 0)
         return rc;
-    if (!cache->read_only)
+    scree__evictor_stop(cache);
+    if (!cache->read_only) {
+        scree__janitor_stop(cache);
         scree__checkpointer_stop(cache);
+    }
     rc = close_directory(cache);
     scree__context_retire_cache(cache);
     scree__reclaimer_stop(cache);
     log_rc = rc == 0 ? scree__log_close_clean(cache->log) : 0;
     cache_destroy(cache);
-    return rc != 0 ? rc : log_rc;
+    return scree__code_told(rc != 0 ? rc : log_rc);
 }
 
 /* ---- calls about the whole cache ------------------------------------------------------------- */
@@ -388,6 +440,12 @@ scree__check_update(const scree_cache *cache, scree_page_id id, scree_slice payl
     if (payload.len > cache->options.page_bytes_max)
         return scree__fail(SCREE_E_TOO_BIG, "the payload has %zu bytes, page_bytes_max is %llu",
                            payload.len, (unsigned long long)cache->options.page_bytes_max);
+    if (payload.len > scree__payload_max(cache))
+        return scree__fail(SCREE_E_TOO_BIG,
+                           "the payload has %zu bytes, cache_bytes is %llu: it would not fit; the "
+                           "largest that does has %llu",
+                           payload.len, (unsigned long long)cache->options.cache_bytes,
+                           (unsigned long long)scree__payload_max(cache));
     if (cache->read_only)
         return scree__fail(SCREE_E_READ_ONLY, "%s was opened read-only", cache->dir);
     return scree__check_health(cache);
@@ -425,7 +483,7 @@ scree_flush(scree_cache *cache, scree_lsn *stable_out)
         rc = scree__log_wait_stable(cache->log, scree__log_tail(cache->log), UINT64_MAX);
     if (rc == 0 && stable_out != NULL)
         *stable_out = scree__log_stable(cache->log);
-    return rc;
+    return scree__code_told(rc);
 }
 
 scree_lsn

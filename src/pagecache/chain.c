@@ -103,7 +103,8 @@ scree__chain_collect(struct scree__context *ctx, struct scree__radix_ref ref, ui
     size_t frags, positions;
     int rc;
 
-    (void)ctx;
+    if (!scree__retire_ready(ctx))
+        return SCREE_E_NO_MEMORY;
     chain->base = (scree_slice){NULL, 0};
     chain->n = 0;
     chain->terminal = NULL;
@@ -149,7 +150,7 @@ scree__chain_merge(struct scree__context *ctx, scree_page_id id, const struct sc
     uint64_t begin = scree__phase_begin(ctx);
     int rc;
 
-    scree__out_reset(&ctx->out, (size_t)ctx->cache->options.page_bytes_max);
+    scree__out_reset(&ctx->out, (size_t)scree__payload_max(ctx->cache));
     rc = m->merge(m->ctx, id, chain->base.data != NULL ? &chain->base : NULL, chain->frags,
                   chain->n, &ctx->out);
     scree__phase_end(ctx, PHASE_MERGE, begin);
@@ -157,9 +158,12 @@ scree__chain_merge(struct scree__context *ctx, scree_page_id id, const struct sc
         return scree__fail(SCREE_E_NO_MEMORY, "no memory to merge page %llu",
                            (unsigned long long)id);
     if (ctx->out.error != 0)
-        return scree__fail(
-            SCREE_E_MERGE, "merging page %llu: the output outgrew page_bytes_max (%llu bytes)",
-            (unsigned long long)id, (unsigned long long)ctx->cache->options.page_bytes_max);
+        return scree__fail(SCREE_E_MERGE,
+                           "merging page %llu: the output outgrew %llu bytes, which page_bytes_max "
+                           "(%llu) and cache_bytes (%llu) allow",
+                           (unsigned long long)id, (unsigned long long)ctx->out.len_max,
+                           (unsigned long long)ctx->cache->options.page_bytes_max,
+                           (unsigned long long)ctx->cache->options.cache_bytes);
     if (rc != 0)
         return scree__fail(SCREE_E_MERGE,
                            "merging page %llu: the merge callback of '%s' returned %d; set or put "
@@ -216,7 +220,7 @@ scree__slot_supersede(struct scree__context *ctx, uint64_t word, uint32_t evicte
         return;
     for (n = slot_node(word); n != NULL; n = n->next)
         node_charge_dead(log, n, lsn);
-    scree__chain_retire(ctx, slot_node(word), NULL);
+    scree__chain_retire(ctx, slot_node(word));
 }
 
 void

@@ -10,7 +10,7 @@
  *        C4  fold the log up to S for the recover callback, if there is one
  *        C5  finish the file, then publish it in a new manifest with its predecessor (two
  *          generations)
- *        C6  segments dead below the older generation's S: pick, one grace period, drop
+ *        C6  what is dead below the older generation's S is given back (space.c)
  * INVARIANTS
  *   I1 everything below S is in the table before C2 reads it, or superseded by something later.
  *      What C2 misses or sees too new has an lsn at or above S, and replay from S puts it right: it
@@ -34,7 +34,10 @@
 #define CHECK_NS ((uint64_t)100 * 1000 * 1000)
 #define FAILED_PAUSE_NS ((uint64_t)1000 * 1000 * 1000)
 #define SETTLE_SLEEP_NS ((uint64_t)50 * 1000)
-#define VOLUME_MIN ((uint64_t)64 << 20)
+#define VOLUME_MIN ((uint64_t)16 << 20)
+#define VOLUMES_PER_SLACK 16
+#define DUTY 8u
+#define VOLUME_MAX_MIN ((uint64_t)64 << 20)
 #define VOLUME_BY_LIFE_MAX ((uint64_t)512 << 20)
 #define VOLUME_PER_SNAPSHOT_BYTE 16u
 
@@ -220,6 +223,20 @@ fold_to(scree_cache *cache, uint64_t start)
     return rc;
 }
 
+/* Under checkpoint_mutex, or alone. */
+void
+scree__manifest_set(scree_cache *cache, const struct scree__manifest *m)
+{
+    uint64_t bytes = 0;
+
+    if (m != &cache->manifest)
+        cache->manifest = *m;
+    for (uint32_t i = 0; i < m->generations; i++)
+        bytes += m->generation[i].file_bytes;
+    atomic_store_explicit(&cache->checkpoint_disk_bytes, bytes,
+                          memory_order_relaxed); /* a figure */
+}
+
 /* C5: the new generation in front, the manifest after it. */
 static int
 publish(scree_cache *cache, const struct scree__generation *g)
@@ -234,7 +251,7 @@ publish(scree_cache *cache, const struct scree__generation *g)
     m.number++;
     rc = scree__manifest_store(cache->env, cache->dir, &m);
     if (rc == 0)
-        cache->manifest = m;
+        scree__manifest_set(cache, &m);
     return rc;
 }
 
@@ -245,7 +262,7 @@ checkpoint_write(struct scree__context *ctx, uint64_t start, struct scree__gener
     scree_cache *cache = ctx->cache;
     struct scree__snapshot_meta meta = {.number = cache->snapshot_number + 1, .replay_lsn = start};
     struct scree__snapshot_writer *w;
-    uint64_t end, high;
+    uint64_t end, high, begin;
     int rc = settle(cache, start);
 
     if (rc != 0)
@@ -255,7 +272,10 @@ checkpoint_write(struct scree__context *ctx, uint64_t start, struct scree__gener
     if (rc != 0)
         return rc;
     cache->snapshot_number++; /* also if it fails: a number is never used twice */
+    begin = scree__thread_cpu_ns();
     rc = table_write(ctx, w, start);
+    atomic_store_explicit(&cache->checkpoint_took_ns, scree__thread_cpu_ns() - begin,
+                          memory_order_relaxed); /* a hint */
     end = scree__log_tail(cache->log);
     if (rc == 0)
         rc = scree__log_wait_stable(cache->log, end, UINT64_MAX); /* C3 */
@@ -272,37 +292,44 @@ checkpoint_write(struct scree__context *ctx, uint64_t start, struct scree__gener
     return rc == 0 ? publish(cache, g) : rc;
 }
 
-void
-scree__space_collect(scree_cache *cache)
+uint64_t
+scree__checkpoint_floor(scree_cache *cache)
 {
     const struct scree__manifest *m = &cache->manifest;
     uint64_t floor;
 
-    /* A caller's read section must not wait for a grace period, nor for a lock that is held over one. */
-    if (scree__rcu_inside())
-        return;
     pthread_mutex_lock(&cache->checkpoint_mutex);
     floor = m->generations == 0 ? 0 : m->generation[m->generations - 1].replay_lsn;
     pthread_mutex_unlock(&cache->checkpoint_mutex);
-    pthread_mutex_lock(&cache->collect_mutex);
-    if (scree__log_dead_pick(cache->log, floor) > 0) { /* I3 */
-        scree__rcu_wait();
-        (void)scree__log_dead_drop(cache->log);
-    }
-    pthread_mutex_unlock(&cache->collect_mutex);
+    return floor;
+}
+
+/* The log grew to start since the last snapshot, which ended earlier than now. Relaxed: hints; under
+   checkpoint_mutex. */
+static void
+rate_note(scree_cache *cache, uint64_t start, uint64_t now_ns)
+{
+    uint64_t last = atomic_load_explicit(&cache->checkpoint_lsn, memory_order_relaxed);
+    uint64_t ended_ns = atomic_load_explicit(&cache->checkpoint_ended_ns, memory_order_relaxed);
+    double seconds = (double)(now_ns - ended_ns) / 1e9;
+
+    if (ended_ns != 0 && start > last && now_ns > ended_ns)
+        atomic_store_explicit(&cache->log_rate, (uint64_t)((double)(start - last) / seconds),
+                              memory_order_relaxed);
+    atomic_store_explicit(&cache->checkpoint_ended_ns, now_ns, memory_order_relaxed);
 }
 
 static int
-checkpoint_locked(struct scree__context *ctx, uint64_t *lsn_out)
+checkpoint_locked(struct scree__context *ctx, bool again, uint64_t *lsn_out)
 {
     scree_cache *cache = ctx->cache;
     uint64_t begin = cache->env->now_ns(cache->env->ctx);
-    uint64_t start = scree__log_tail(cache->log);
+    uint64_t start = scree__log_tail(cache->log), end;
     struct scree__generation g;
     int rc;
 
     *lsn_out = atomic_load_explicit(&cache->checkpoint_lsn, memory_order_relaxed); /* under mutex */
-    if (cache->manifest.generations > 0 &&
+    if (!again && cache->manifest.generations > 0 &&
         scree__log_only_sealed_since(cache->log, cache->checkpointed_end))
         return 0;
     rc = checkpoint_write(ctx, start, &g);
@@ -312,18 +339,20 @@ checkpoint_locked(struct scree__context *ctx, uint64_t *lsn_out)
     }
     *lsn_out = start;
     cache->checkpointed_end = g.stable_lsn;
+    end = cache->env->now_ns(cache->env->ctx);
+    rate_note(cache, start, end);
     atomic_store_explicit(&cache->checkpoint_lsn, start, memory_order_relaxed);
     atomic_store_explicit(&cache->checkpoint_bytes, g.file_bytes, memory_order_relaxed);
     /* Relaxed: statistics. */
     atomic_fetch_add_explicit(&cache->snapshots, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&cache->snapshot_bytes, g.file_bytes, memory_order_relaxed);
-    scree__histogram_add(&cache->snapshot_ns, cache->env->now_ns(cache->env->ctx) - begin);
+    scree__histogram_add(&cache->snapshot_ns, end - begin);
     scree__event(cache, SCREE_EVENT_SNAPSHOT, 0, start, g.file_bytes, "snapshot written");
     return 0;
 }
 
-int
-scree__checkpoint(scree_cache *cache, uint64_t *lsn_out)
+static int
+checkpoint(scree_cache *cache, bool again, uint64_t *lsn_out)
 {
     struct scree__context *ctx = scree__context(cache);
     int rc;
@@ -335,36 +364,83 @@ scree__checkpoint(scree_cache *cache, uint64_t *lsn_out)
     if (rc != 0)
         return rc;
     pthread_mutex_lock(&cache->checkpoint_mutex);
-    rc = checkpoint_locked(ctx, lsn_out);
+    rc = checkpoint_locked(ctx, again, lsn_out);
     pthread_mutex_unlock(&cache->checkpoint_mutex);
     return rc;
 }
 
-/*
- * How much log may be replayed after a crash: enough that a full snapshot, which walks every chain, stays a
- * small share of the work; for a small table no more than a few times what lives.
- */
-static uint64_t
-checkpoint_volume(const scree_cache *cache)
+int
+scree__checkpoint(scree_cache *cache, uint64_t *lsn_out)
 {
-    /* Relaxed: a hint. */
+    return checkpoint(cache, false, lsn_out);
+}
+
+int
+scree__checkpoint_again(scree_cache *cache, uint64_t *lsn_out)
+{
+    return checkpoint(cache, true, lsn_out);
+}
+
+static uint64_t
+max_u64(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
+static uint64_t
+min_u64(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+/*
+ * How much log lies between two snapshots. What dies stays on disk for up to two of them, so: a small share
+ * of the dead bytes that space_amp_target allows. But a full snapshot walks every chain and writes the whole
+ * table: not less than a multiple of its bytes, nor than what is written in DUTY times the length of that
+ * walk, as far as that is still quick to replay.
+ */
+uint64_t
+scree__checkpoint_volume(const scree_cache *cache)
+{
+    /* Relaxed: hints. */
     uint64_t file = atomic_load_explicit(&cache->checkpoint_bytes, memory_order_relaxed);
-    uint64_t volume = VOLUME_MIN;
-    struct scree__log_stats log;
+    uint64_t live = atomic_load_explicit(&cache->live_bytes, memory_order_relaxed);
+    uint64_t took_ns = atomic_load_explicit(&cache->checkpoint_took_ns, memory_order_relaxed);
+    uint64_t rate = atomic_load_explicit(&cache->log_rate, memory_order_relaxed);
+    double slack = (cache->options.space_amp_target - 1) * (double)live;
+    double duty = (double)DUTY * (double)took_ns * (double)rate / 1e9;
+    uint64_t most = max_u64(VOLUME_MAX_MIN, min_u64(2 * live, VOLUME_BY_LIFE_MAX));
+    uint64_t volume = max_u64(VOLUME_MIN, (uint64_t)(slack / VOLUMES_PER_SLACK));
 
     if (cache->options.snapshot_log_bytes != 0)
         return cache->options.snapshot_log_bytes;
-    scree__log_stats(cache->log, &log);
-    if (2 * log.live_bytes > volume)
-        volume = 2 * log.live_bytes < VOLUME_BY_LIFE_MAX ? 2 * log.live_bytes : VOLUME_BY_LIFE_MAX;
-    if (VOLUME_PER_SNAPSHOT_BYTE * file > volume)
-        volume = VOLUME_PER_SNAPSHOT_BYTE * file;
-    return volume;
+    volume = max_u64(volume, duty < (double)most ? (uint64_t)duty : most);
+    return max_u64(volume, VOLUME_PER_SNAPSHOT_BYTE * file);
 }
 
-/* The disk is full: one generation must do, so that what only the older one needs may go. */
-static int
-drop_older_generation(scree_cache *cache)
+static bool
+checkpoint_due(const scree_cache *cache)
+{
+    uint64_t last = atomic_load_explicit(&cache->checkpoint_lsn, memory_order_relaxed); /* hints */
+    uint64_t volume = scree__checkpoint_volume(cache);
+
+    /* What cleaning leaves waits for snapshots as well: on a disk that is too full they come more often. */
+    if (atomic_load_explicit(&cache->checkpoint_soon, memory_order_relaxed))
+        volume /= 4;
+    return scree__log_tail(cache->log) - last >= volume;
+}
+
+void
+scree__checkpoint_poke(scree_cache *cache)
+{
+    if (!checkpoint_due(cache))
+        return;
+    atomic_fetch_add_explicit(&cache->checkpoint_asked, 1, memory_order_release);
+    scree__futex_wake(&cache->checkpoint_asked, 1);
+}
+
+int
+scree__checkpoint_drop_older(scree_cache *cache)
 {
     struct scree__manifest m;
     int rc = 0;
@@ -376,7 +452,7 @@ drop_older_generation(scree_cache *cache)
         m.number++;
         rc = scree__manifest_store(cache->env, cache->dir, &m);
         if (rc == 0)
-            cache->manifest = m;
+            scree__manifest_set(cache, &m);
     }
     pthread_mutex_unlock(&cache->checkpoint_mutex);
     return rc;
@@ -390,17 +466,14 @@ checkpointer_main(void *arg)
 
     while (atomic_load_explicit(&cache->checkpoint_stop, memory_order_acquire) == 0) {
         uint32_t asked = atomic_load_explicit(&cache->checkpoint_asked, memory_order_acquire);
-        uint64_t last = atomic_load_explicit(&cache->checkpoint_lsn, memory_order_relaxed);
-
         uint64_t pause = CHECK_NS;
-        bool pressure = atomic_exchange_explicit(&cache->pressure, 0, memory_order_acquire) != 0;
 
-        if (scree__log_health(cache->log) == 0 &&
-            (pressure || scree__log_tail(cache->log) - last >= checkpoint_volume(cache))) {
-            if (scree__checkpoint(cache, &lsn) != 0 ||
-                (pressure && drop_older_generation(cache) != 0))
+        scree__guards_watch(cache);
+        if (scree__log_health(cache->log) == 0 && checkpoint_due(cache)) {
+            if (scree__checkpoint(cache, &lsn) != 0)
                 pause = FAILED_PAUSE_NS;
-            scree__space_collect(cache); /* C6 */
+            else
+                scree__collector_wake(cache); /* C6 */
         }
         if (atomic_load_explicit(&cache->checkpoint_stop, memory_order_acquire) == 0)
             scree__futex_wait(&cache->checkpoint_asked, asked, pause);
@@ -437,8 +510,8 @@ scree_snapshot(scree_cache *cache, scree_lsn *lsn_out)
     if (rc == 0)
         rc = scree__checkpoint(cache, &lsn);
     if (rc == 0)
-        scree__space_collect(cache);
+        scree__collector_wake(cache); /* C6; it may wait for somebody's guard, we do not */
     if (lsn_out != NULL)
         *lsn_out = lsn;
-    return rc;
+    return scree__code_told(rc);
 }

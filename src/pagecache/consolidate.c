@@ -27,10 +27,39 @@
 #define PAGE_IN_TRIES 8
 #define CONSOLIDATE_TRIES 4
 
-/* The merged page, private, for the slot as it is. *node_out NULL with 0: nothing to consolidate. */
+/* What ctx->chain holds, merged, in a private node. */
+static int
+consolidate_merge(struct scree__context *ctx, scree_page_id id, struct scree__node **node_out)
+{
+    struct scree__chain *chain = &ctx->chain;
+    scree_slice page = chain->base;
+    uint8_t kind = NODE_BASE;
+    struct scree__node *node;
+
+    if (chain->n > 0) {
+        int rc = scree__chain_merge(ctx, id, chain);
+
+        if (rc != 0)
+            return rc;
+        page = (scree_slice){ctx->out.data, ctx->out.len};
+    } else if (page.data == NULL) {
+        kind = NODE_EMPTY;
+    } /* else merged in memory already, or one record */
+    node = scree__node_new(ctx, kind, page.len, 1);
+    if (node == NULL)
+        return SCREE_E_NO_MEMORY;
+    if (page.len > 0)
+        memcpy(node->payload, page.data, page.len);
+    node->version = chain->version;
+    node->lsn = chain->lsn; /* what was merged, until it has a record of its own */
+    *node_out = node;
+    return 0;
+}
+
+/* The merged page, private, for the slot as it is. *node_out NULL with 0: fewer records than depth_min. */
 static int
 consolidate_build(struct scree__context *ctx, scree_page_id id, struct scree__radix_ref ref,
-                  struct scree__node **node_out)
+                  uint64_t depth_min, struct scree__node **node_out)
 {
     struct scree__chain *chain = &ctx->chain;
     int rc = 0;
@@ -40,7 +69,7 @@ consolidate_build(struct scree__context *ctx, scree_page_id id, struct scree__ra
         /* Acquire: the chain. */
         uint64_t word = atomic_load_explicit(scree__radix_word(ref), memory_order_acquire);
 
-        if (slot_tag(word) != SLOT_NODE || slot_depth(word) < 2)
+        if (slot_tag(word) == SLOT_FREE || slot_depth(word) < depth_min)
             return 0;
         rc = scree__chain_collect(ctx, ref, word, chain);
         if (rc != 0)
@@ -49,27 +78,12 @@ consolidate_build(struct scree__context *ctx, scree_page_id id, struct scree__ra
             rc = scree__page_in(ctx, id, ref, word);
             continue;
         }
-        if (chain->n > 0) {
-            rc = scree__chain_merge(ctx, id, chain);
-        } else { /* merged in memory already */
-            scree__out_reset(&ctx->out, (size_t)ctx->cache->options.page_bytes_max);
-            rc = scree_out_append(&ctx->out, chain->base.data, chain->base.len);
-        }
-        if (rc != 0)
-            return rc;
-        *node_out = scree__node_new(ctx, NODE_BASE, ctx->out.len, 1);
-        if (*node_out == NULL)
-            return SCREE_E_NO_MEMORY;
-        if (ctx->out.len > 0)
-            memcpy((*node_out)->payload, ctx->out.data, ctx->out.len);
-        (*node_out)->version = chain->version;
-        (*node_out)->lsn = chain->lsn; /* what was merged, until it has a record of its own */
-        return 0;
+        return consolidate_merge(ctx, id, node_out);
     }
     return rc;
 }
 
-/* Reserve and install; 0 with *installed_out false: the page moved. */
+/* Reserve and install, in a read section; 0 with *installed_out false: the page moved. */
 static int
 consolidate_install(struct scree__context *ctx, struct scree__radix_ref ref,
                     struct scree__node *node, struct scree__record *r, bool *installed_out)
@@ -77,12 +91,16 @@ consolidate_install(struct scree__context *ctx, struct scree__radix_ref ref,
     struct scree__log *log = ctx->cache->log;
     /* Acquire: the head's lsn. Before the reservation: I3. */
     uint64_t word = atomic_load_explicit(scree__radix_word(ref), memory_order_acquire);
-    uint64_t seen = word;
+    uint64_t seen = word, version;
+    uint32_t evicted_len;
     int rc;
 
     *installed_out = false;
-    if (slot_tag(word) != SLOT_NODE || slot_node(word)->lsn != node->lsn) /* I2 */
+    if (slot_tag(word) == SLOT_FREE || scree__slot_lsn(word) != node->lsn || /* I2 */
+        !scree__slot_version(ref, word, &version, &evicted_len))
         return 0;
+    if (!scree__retire_ready(ctx))
+        return SCREE_E_NO_MEMORY;
     rc = scree__record_write(ctx, r);
     if (rc != 0)
         return rc;
@@ -97,22 +115,44 @@ consolidate_install(struct scree__context *ctx, struct scree__radix_ref ref,
         return 0;
     }
     scree__log_complete(log, ctx->writer);
-    scree__slot_supersede(ctx, word, 0, r->lsn);
+    scree__slot_supersede(ctx, word, evicted_len, r->lsn);
     *installed_out = true;
     return 0;
 }
 
+int
+scree__consolidated_install(struct scree__context *ctx, struct scree__radix_ref ref,
+                            struct scree__node *node, struct scree__record *r,
+                            enum scree__log_class class, bool *installed_out)
+{
+    int rc = scree__log_admit(ctx->cache->log, ctx->writer, r->disk_len, class,
+                              scree__context_may_wait(ctx));
+
+    *installed_out = false;
+    if (rc == 0) {
+        scree__rcu_enter();
+        rc = consolidate_install(ctx, ref, node, r, installed_out);
+        scree__rcu_leave();
+    }
+    if (!*installed_out)
+        scree__node_discard(ctx, node);
+    else if (class == SCREE__LOG_RELIEF)
+        scree__count(ctx, COUNT_CONSOLIDATIONS, 1);
+    else
+        scree__count(ctx, COUNT_CLEANED_BYTES, r->disk_len);
+    return rc;
+}
+
 static int
 consolidate_try(struct scree__context *ctx, scree_page_id id, struct scree__radix_ref ref,
-                bool *done_out)
+                uint64_t depth_min, enum scree__log_class class, bool *done_out)
 {
     struct scree__record r;
     struct scree__node *node;
-    bool installed = false;
     int rc;
 
     scree__rcu_enter();
-    rc = consolidate_build(ctx, id, ref, &node);
+    rc = consolidate_build(ctx, id, ref, depth_min, &node);
     scree__rcu_leave();
     *done_out = node == NULL;
     if (node == NULL)
@@ -120,23 +160,14 @@ consolidate_try(struct scree__context *ctx, scree_page_id id, struct scree__radi
     /* I1 */
     scree__record_page(ctx, &r, SCREE__RECORD_CONSOLIDATED, id, node->version, node->payload,
                        node->payload_len);
-    rc = scree__log_admit(ctx->cache->log, ctx->writer, r.disk_len, SCREE__LOG_RELIEF,
-                          !scree__rcu_inside());
-    if (rc == 0) {
-        scree__rcu_enter();
-        rc = consolidate_install(ctx, ref, node, &r, &installed);
-        scree__rcu_leave();
-    }
-    if (!installed)
-        scree__node_discard(ctx, node);
-    else
-        scree__count(ctx, COUNT_CONSOLIDATIONS, 1);
-    *done_out = installed;
-    return rc;
+    if (node->kind == NODE_EMPTY)
+        r.flags |= SCREE__RECORD_NO_BASE;
+    return scree__consolidated_install(ctx, ref, node, &r, class, done_out);
 }
 
-int
-scree__consolidate(struct scree__context *ctx, scree_page_id id)
+static int
+consolidate(struct scree__context *ctx, scree_page_id id, uint64_t depth_min,
+            enum scree__log_class class)
 {
     struct scree__radix_ref ref = scree__radix_find(&ctx->cache->radix, id);
     uint64_t begin = scree__phase_begin(ctx);
@@ -144,9 +175,21 @@ scree__consolidate(struct scree__context *ctx, scree_page_id id)
     int rc = 0;
 
     for (unsigned tries = 0; rc == 0 && !done && tries < CONSOLIDATE_TRIES; tries++)
-        rc = consolidate_try(ctx, id, ref, &done);
+        rc = consolidate_try(ctx, id, ref, depth_min, class, &done);
     scree__phase_end(ctx, PHASE_CONSOLIDATE, begin);
     return rc;
+}
+
+int
+scree__consolidate(struct scree__context *ctx, scree_page_id id)
+{
+    return consolidate(ctx, id, 2, SCREE__LOG_RELIEF);
+}
+
+int
+scree__page_move(struct scree__context *ctx, scree_page_id id)
+{
+    return consolidate(ctx, id, 1, SCREE__LOG_CLEAN);
 }
 
 /*

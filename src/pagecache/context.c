@@ -25,6 +25,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <zstd.h>
 
@@ -65,8 +66,15 @@ context_release(struct scree__context *ctx)
         scree__log_writer_detach(ctx->cache->log, ctx->writer);
     ctx->writer = NULL;
     ctx->consolidate_n = 0;
-    atomic_store_explicit(&ctx->guard_depth, 0, memory_order_relaxed); /* the thread is gone */
-    atomic_store_explicit(&ctx->in_use, 0, memory_order_release);      /* E4: all of the above */
+    atomic_store_explicit(&ctx->gives_away, false, memory_order_relaxed); /* a hint */
+    ctx->background = false;
+    /* Relaxed: the thread is gone, and any guard with it. */
+    atomic_store_explicit(
+        &ctx->guard,
+        (atomic_load_explicit(&ctx->guard, memory_order_relaxed) | GUARD_DEPTH_MASK) + 1,
+        memory_order_relaxed);
+    atomic_store_explicit(&ctx->thread_id, 0, memory_order_relaxed);
+    atomic_store_explicit(&ctx->in_use, 0, memory_order_release); /* E4: all of the above */
 }
 
 static void
@@ -172,6 +180,8 @@ scree__context_slow(scree_cache *cache)
                 ctx = NULL;
             }
         }
+        if (ctx != NULL) /* relaxed: for messages */
+            atomic_store_explicit(&ctx->thread_id, gettid(), memory_order_relaxed);
         if (ctx != NULL)
             t->entry[t->n++] = (struct scree__context_last){.serial = cache->serial, .ctx = ctx};
         pthread_mutex_unlock(&registry_mutex);
@@ -198,7 +208,7 @@ scree__context_guards_check(scree_cache *cache)
         atomic_load_explicit(&cache->contexts, memory_order_acquire); /* E2 */
 
     for (; c != NULL; c = c->next)
-        if (atomic_load_explicit(&c->guard_depth, memory_order_acquire) > 0)
+        if ((atomic_load_explicit(&c->guard, memory_order_acquire) & GUARD_DEPTH_MASK) != 0)
             return scree__fail(SCREE_E_BUSY,
                                "scree_close: a read guard is open; leave every guard first");
     return 0;
@@ -229,6 +239,7 @@ scree__context_destroy_all(scree_cache *cache)
         scree__nodes_drain(c);
         scree__out_destroy(&c->out);
         scree__chain_destroy(&c->chain);
+        scree__log_read_done(c->read, READS_KEPT);
         scree__free(c->compressed, c->compressed_cap);
         ZSTD_freeCCtx(c->compressor);
         scree__free(c, scree__round_up(sizeof *c, SCREE_CACHE_LINE));

@@ -8,24 +8,31 @@
  * one grace period (reclaim.c) and home to the thread that unlinked it, as an array of pointers, so
  * that a cold chain is never walked again node by node.
  *
- * WORD   context.returned: list of batches.   cache.resident_bytes, cache.retired_bytes: sums.
+ * WORD   context.returned: list of batches.   Sums: cache.resident_bytes, cache.retired_bytes, given_bytes
+ *        of the cache and of its contexts, and what contexts have not passed on yet.
  * EDGES  step                              who                order             pairs  if it loses
  *   E1   returned: push a batch            the reclaimer      CAS release       E2     retry (reclaim.c)
  *   E2   returned: take all                the owner          exchange acquire  E1     cannot
  *   E3   cache.retired: push a batch       any thread         CAS release       R1 of reclaim.c
- *   E4   sums: add                         any thread         fetch_add relaxed -      statistics and limits
- *                                                                                      that need no
- *          order
+ *   E4   sums of the cache: add            any thread         fetch_add relaxed -      statistics, and limits
+ *   E5   sums of a context: store          the owner          store relaxed     -      that need no order
+ *   E6   cache.hungry: a context           any thread         store release     E6     a hint; contexts live
+ *                                                                                      until close
  * INVARIANTS
  *   I1 a node is in exactly one of: a private hand, a slot's chain, a batch, a free list, the
  *      allocator.
- *   I2 resident_bytes counts hands and chains; retired_bytes counts batches before their grace
- *      period.
+ *   I2 resident counts hands and chains; retired counts batches before their grace period, also the
+ *      one that a thread has not handed over; charged counts all that was got from the allocator and
+ *      not given back: resident, retired, and what is kept for reuse.
+ *   I3 a thread keeps no more than hoard_max() for reuse, half of it at most in its lists, and hands
+ *      over what it retired before it is more than that.
+ *   I4 behind scree__retire_ready a batch with a free entry is at hand. The last entry takes a whole
+ *      chain where no other batch is to be had, so nothing that was unlinked is ever lost.
  * LIFETIME nodes of a chain stay readable until the end of every read section that began before
  *   they were unlinked. ABA: a pointer may come back in a slot only after a grace period, so never
  *   within the read section of somebody who compares it.
  * PROGRESS all steps are lock-free; malloc is called when the free list of a size class is empty.
- * FAILURE  no memory: NULL, nothing changed.
+ * FAILURE  no memory: NULL or false, nothing changed; found out before the reservation of a record.
  * NOT HERE when to free (reclaim.c), what to evict (evict.c).   REFS DESIGN in docs/impl.md, "Nodes".
  */
 #include "pagecache/pagecache_private.h"
@@ -40,8 +47,9 @@
 #define CLASS_MAX_BYTES 4096u
 #define CLASS_COUNT (CLASS_FINE_COUNT + 16u)
 #define PREFETCH_AHEAD 4u
-#define RETURNED_BYTES_MAX ((uint64_t)4 << 20)
-#define NODE_LIST_BYTES ((size_t)128 << 10)
+#define HOARD_BYTES_MAX ((uint64_t)4 << 20)
+#define HOARD_SHARE 64u /* of cache_bytes */
+#define HAND_OVER_BYTES ((uint64_t)256 << 10)
 
 static_assert(CLASS_COUNT <= NODE_CLASSES, "one free list a class");
 
@@ -72,52 +80,100 @@ class_bytes(unsigned class)
     return base + base / 4 * (i % 4 + 1);
 }
 
-/* A free list holds no more than NODE_LIST_BYTES. */
-static uint32_t
-class_list_cap(unsigned class)
+/* I3 */
+static uint64_t
+hoard_max(const scree_cache *cache)
 {
-    size_t n = NODE_LIST_BYTES / class_bytes(class);
+    uint64_t share = cache->options.cache_bytes / HOARD_SHARE;
 
-    return n < NODE_LIST_CAP ? (uint32_t)n : NODE_LIST_CAP;
+    return share < HOARD_BYTES_MAX ? share : HOARD_BYTES_MAX;
+}
+
+/* E5. Relaxed: the owner is the only writer; no order is needed by those who read. */
+static inline void
+own_add(_Atomic uint64_t *sum, uint64_t bytes)
+{
+    atomic_store_explicit(sum, atomic_load_explicit(sum, memory_order_relaxed) + bytes,
+                          memory_order_relaxed);
+}
+
+static inline int64_t
+own_add_signed(_Atomic int64_t *sum, int64_t bytes)
+{
+    int64_t now = atomic_load_explicit(sum, memory_order_relaxed) + bytes;
+
+    atomic_store_explicit(sum, now, memory_order_relaxed);
+    return now;
 }
 
 void
 scree__charge_pass_on(struct scree__context *ctx)
 {
-    /* E4 */
-    atomic_fetch_add_explicit(&ctx->cache->resident_bytes, ctx->charge_pending,
-                              memory_order_relaxed);
-    ctx->charge_pending = 0;
+    int64_t bytes = atomic_load_explicit(&ctx->charge_pending, memory_order_relaxed); /* E5: own */
+    /* E4; seq_cst: M1 of pressure.c */
+    int64_t before =
+        atomic_fetch_add_explicit(&ctx->cache->resident_bytes, bytes, memory_order_seq_cst);
+
+    atomic_store_explicit(&ctx->charge_pending, 0, memory_order_relaxed);
+    if (bytes > 0 && before + bytes > scree__memory_high(ctx->cache))
+        scree__evictor_wake(ctx->cache);
 }
 
 void
 scree__charge(struct scree__context *ctx, int64_t bytes)
 {
     int64_t step = (int64_t)ctx->cache->charge_step;
+    int64_t pending = own_add_signed(&ctx->charge_pending, bytes);
 
-    ctx->charge_pending += bytes;
-    if (ctx->charge_pending > step || ctx->charge_pending < -step)
+    if (pending > step || pending < -step)
         scree__charge_pass_on(ctx);
 }
 
 static void
 node_to_allocator(struct scree__node *node, unsigned class)
 {
-    scree__free(node, class < CLASS_COUNT ? class_bytes(class) : node->charge);
+    scree__page_free(node, class < CLASS_COUNT ? class_bytes(class) : node->charge);
 }
 
-/* Onto the owner's free list, or back to the allocator when that is full. */
+/* Onto the owner's free list, or back to the allocator when it has plenty (I3). */
 static void
 node_recycle(struct scree__context *ctx, struct scree__node *node, unsigned class)
 {
+    uint64_t listed = atomic_load_explicit(&ctx->listed_bytes, memory_order_relaxed); /* E5 */
+
     if (class < CLASS_COUNT && ctx->free_node[class] == NULL)
         ctx->free_node[class] = scree__alloc(NODE_LIST_CAP * sizeof(uintptr_t));
     if (class >= CLASS_COUNT || ctx->free_node[class] == NULL ||
-        ctx->free_n[class] == class_list_cap(class)) {
+        ctx->free_n[class] == NODE_LIST_CAP ||
+        listed + class_bytes(class) > hoard_max(ctx->cache) / 2) {
+        (void)own_add_signed(&ctx->given_bytes, -(int64_t)node->charge);
         node_to_allocator(node, class);
         return;
     }
+    own_add(&ctx->listed_bytes, class_bytes(class));
     ctx->free_node[class][ctx->free_n[class]++] = (uintptr_t)node;
+}
+
+/* What an entry of a batch names, all of it: onto the owner's lists, or (owner NULL) to the allocator. */
+static void
+entry_release(struct scree__context *owner, uintptr_t entry)
+{
+    struct scree__node *node = (struct scree__node *)(entry & SLOT_ADDRESS_MASK);
+    unsigned class = (unsigned)(entry >> SLOT_DEPTH_SHIFT);
+    struct scree__node *next;
+
+    do {
+        next = NULL;
+        if (entry & RETIRED_CHAIN) { /* rare: these nodes are cold */
+            next = node->next;
+            class = node->size_class;
+        }
+        if (owner != NULL)
+            node_recycle(owner, node, class);
+        else
+            node_to_allocator(node, class);
+        node = next;
+    } while (node != NULL);
 }
 
 /* Sort one batch that has come home into the free lists. False: none has. */
@@ -133,11 +189,13 @@ returned_take(struct scree__context *ctx)
         return false;
     ctx->home = b->next;
     for (uint32_t i = 0; i < b->n; i++)
-        node_recycle(ctx, (struct scree__node *)(b->node[i] & SLOT_ADDRESS_MASK),
-                     (unsigned)(b->node[i] >> SLOT_DEPTH_SHIFT));
+        entry_release(ctx, b->node[i]);
     /* Relaxed: a bound on hoarding, no order needed. */
     atomic_fetch_sub_explicit(&ctx->returned_bytes, b->bytes, memory_order_relaxed);
-    scree__free(b, sizeof *b);
+    if (ctx->spare == NULL)
+        ctx->spare = b;
+    else
+        scree__free(b, sizeof *b);
     return true;
 }
 
@@ -165,19 +223,24 @@ node_allocate(struct scree__context *ctx, size_t bytes)
     if (class != NODE_CLASS_NONE) {
         if (ctx->free_n[class] == 0)
             (void)returned_take(ctx); /* one at a time: what overflows the lists is lost to them */
-        if (ctx->free_n[class] > 0)
-            return free_list_pop(ctx->free_node[class], &ctx->free_n[class]);
         bytes = class_bytes(class);
+        if (ctx->free_n[class] > 0) {
+            own_add(&ctx->listed_bytes, -(uint64_t)bytes);
+            return free_list_pop(ctx->free_node[class], &ctx->free_n[class]);
+        }
     }
-    node = scree__alloc(bytes);
+    if (atomic_load_explicit(&ctx->cache->hungry, memory_order_relaxed) != ctx) /* only compared */
+        atomic_store_explicit(&ctx->cache->hungry, ctx, memory_order_release);  /* E6 */
+    node = scree__page_alloc(bytes);
     if (node != NULL && ((uintptr_t)node & ~(uintptr_t)SLOT_ADDRESS_MASK) != 0) {
-        scree__free(node, bytes); /* an address that the slot word cannot carry */
+        scree__page_free(node, bytes); /* an address that the slot word cannot carry */
         node = NULL;
     }
     if (node == NULL)
         return NULL;
     node->size_class = (uint8_t) class;
     node->charge = (uint32_t)scree__alloc_usable(node);
+    (void)own_add_signed(&ctx->given_bytes, node->charge);
     return node;
 }
 
@@ -212,6 +275,8 @@ scree__node_discard(struct scree__context *ctx, struct scree__node *node)
     node_recycle(ctx, node, node->size_class);
 }
 
+/* ---- retiring ---------------------------------------------------------------------------------- */
+
 void
 scree__retired_hand_over(struct scree__context *ctx)
 {
@@ -222,6 +287,7 @@ scree__retired_hand_over(struct scree__context *ctx)
         return;
     ctx->retired = NULL;
     atomic_fetch_add_explicit(&cache->retired_bytes, b->bytes, memory_order_relaxed); /* E4 */
+    atomic_store_explicit(&ctx->open_bytes, 0, memory_order_relaxed);                 /* E5 */
     b->next = atomic_load_explicit(&cache->retired, memory_order_relaxed);
     while (!atomic_compare_exchange_weak_explicit(
         &cache->retired, &b->next, b, memory_order_release, memory_order_relaxed)) /* E3 */
@@ -229,41 +295,91 @@ scree__retired_hand_over(struct scree__context *ctx)
     scree__reclaimer_wake(cache);
 }
 
-void
-scree__node_retire(struct scree__context *ctx, struct scree__node *node)
+static bool
+spare_ready(struct scree__context *ctx)
+{
+    if (ctx->spare == NULL)
+        ctx->spare = scree__alloc(sizeof *ctx->spare);
+    return ctx->spare != NULL;
+}
+
+/* I4 */
+static bool
+retired_open(struct scree__context *ctx)
 {
     struct scree__retired *b = ctx->retired;
 
-    scree__charge(ctx, -(int64_t)node->charge);
-    if (b == NULL) {
-        b = scree__alloc(sizeof *b);
-        if (b == NULL) {
-            /* Leaking one node is the only safe answer: it may be being read, and in a read section
-               nobody may wait for a grace period. It stays charged. */
-            scree__charge(ctx, (int64_t)node->charge);
-            return;
-        }
-        b->next = NULL;
-        b->owner = ctx;
-        b->n = 0;
-        b->bytes = 0;
-        ctx->retired = b;
+    if (b != NULL)
+        return true; /* it was handed over if it was full */
+    if (!spare_ready(ctx)) {
+        scree__fail(SCREE_E_NO_MEMORY, "no memory to give up old forms of pages");
+        return false;
     }
-    b->node[b->n++] = (uintptr_t)node | (uintptr_t)node->size_class << SLOT_DEPTH_SHIFT;
-    b->bytes += node->charge;
-    if (b->n == RETIRE_BATCH || b->bytes >= RETIRE_BATCH_BYTES)
-        scree__retired_hand_over(ctx);
+    b = ctx->spare;
+    ctx->spare = NULL;
+    b->next = NULL;
+    b->owner = ctx;
+    b->n = 0;
+    b->bytes = 0;
+    ctx->retired = b;
+    return true;
+}
+
+bool
+scree__retire_ready(struct scree__context *ctx)
+{
+#ifdef SCREE_BUG_RETIRE_LATE
+    (void)ctx;
+    return true; /* seeded: whether there is memory is asked when it is too late */
+#else
+    return retired_open(ctx);
+#endif
+}
+
+/* The next entry: the node, and those behind it if the flag says so. */
+static void
+retired_put(struct scree__context *ctx, struct scree__node *node, uintptr_t flag)
+{
+    struct scree__retired *b = ctx->retired;
+    uint64_t bytes = node->charge;
+
+    SCREE_ASSERT(b != NULL && b->n < RETIRE_BATCH); /* I4 */
+    for (const struct scree__node *n = node->next; flag != 0 && n != NULL; n = n->next)
+        bytes += n->charge;
+    scree__charge(ctx, -(int64_t)bytes);
+    b->node[b->n++] = (uintptr_t)node | (uintptr_t)node->size_class << SLOT_DEPTH_SHIFT | flag;
+    b->bytes += bytes;
+    atomic_store_explicit(&ctx->open_bytes, b->bytes, memory_order_relaxed); /* E5 */
 }
 
 void
-scree__chain_retire(struct scree__context *ctx, struct scree__node *head, struct scree__node *stop)
+scree__chain_retire(struct scree__context *ctx, struct scree__node *head)
 {
-    while (head != stop) {
-        struct scree__node *next = head->next;
+    uint64_t hand_over = hoard_max(ctx->cache);
+    struct scree__node *next;
 
-        scree__node_retire(ctx, head);
-        head = next;
+#ifdef SCREE_BUG_RETIRE_LATE
+    if (!retired_open(ctx))
+        return; /* lost */
+#endif
+    for (; head != NULL; head = next) {
+        next = head->next;
+        if (next != NULL && ctx->retired->n == RETIRE_BATCH - 1 && !spare_ready(ctx)) {
+            retired_put(ctx, head, RETIRED_CHAIN); /* I4 */
+            next = NULL;
+        } else {
+            retired_put(ctx, head, 0);
+        }
+        if (ctx->retired->n == RETIRE_BATCH) {
+            scree__retired_hand_over(ctx);
+            if (next != NULL)
+                (void)retired_open(ctx); /* the spare one */
+        }
     }
+    if (hand_over > HAND_OVER_BYTES)
+        hand_over = HAND_OVER_BYTES;
+    if (ctx->retired != NULL && ctx->retired->bytes >= hand_over)
+        scree__retired_hand_over(ctx);
 }
 
 static void
@@ -273,26 +389,43 @@ retired_free(struct scree__retired *b)
         struct scree__retired *next = b->next;
 
         for (uint32_t i = 0; i < b->n; i++)
-            node_to_allocator((struct scree__node *)(b->node[i] & SLOT_ADDRESS_MASK),
-                              (unsigned)(b->node[i] >> SLOT_DEPTH_SHIFT));
+            entry_release(NULL, b->node[i]);
         scree__free(b, sizeof *b);
         b = next;
     }
 }
 
-/* Through its grace period: home to its owner, or to the allocator when the owner has plenty. */
+/* Relaxed: a bound on hoarding, no order needed. */
+static bool
+has_use_for(scree_cache *cache, struct scree__context *ctx, uint64_t bytes)
+{
+    uint64_t kept = atomic_load_explicit(&ctx->returned_bytes, memory_order_relaxed) +
+                    atomic_load_explicit(&ctx->listed_bytes, memory_order_relaxed);
+
+    return kept + bytes <= hoard_max(cache) && /* I3 */
+           atomic_load_explicit(&ctx->in_use, memory_order_relaxed) != 0;
+}
+
+/* Through its grace period: home to its owner, or to the allocator when the owner has plenty. The evictor,
+   which makes no pages, gives to who had to ask the allocator last. */
 void
 scree__retired_return(scree_cache *cache, struct scree__retired *b)
 {
     struct scree__context *owner = b->owner;
 
-    atomic_fetch_sub_explicit(&cache->retired_bytes, b->bytes, memory_order_relaxed); /* E4 */
     b->next = NULL;
-    if (atomic_load_explicit(&owner->returned_bytes, memory_order_relaxed) > RETURNED_BYTES_MAX ||
-        atomic_load_explicit(&owner->in_use, memory_order_relaxed) == 0) {
+    if (atomic_load_explicit(&owner->gives_away, memory_order_relaxed))
+        owner = atomic_load_explicit(&cache->hungry, memory_order_acquire); /* E6 */
+    if (owner == NULL || !has_use_for(cache, owner, b->bytes)) {
+        int64_t bytes = (int64_t)b->bytes;
+
         retired_free(b);
+        atomic_fetch_sub_explicit(&cache->given_bytes, bytes, memory_order_relaxed); /* E4 */
+        atomic_fetch_sub_explicit(&cache->retired_bytes, (uint64_t)bytes,
+                                  memory_order_relaxed); /* E4 */
         return;
     }
+    atomic_fetch_sub_explicit(&cache->retired_bytes, b->bytes, memory_order_relaxed); /* E4 */
     atomic_fetch_add_explicit(&owner->returned_bytes, b->bytes, memory_order_relaxed);
     b->next = atomic_load_explicit(&owner->returned, memory_order_relaxed);
     while (!atomic_compare_exchange_weak_explicit(
@@ -306,13 +439,39 @@ scree__nodes_drain(struct scree__context *ctx)
     while (returned_take(ctx))
         ;
     for (unsigned c = 0; c < CLASS_COUNT; c++) {
-        while (ctx->free_n[c] > 0)
-            node_to_allocator((struct scree__node *)ctx->free_node[c][--ctx->free_n[c]], c);
+        while (ctx->free_n[c] > 0) {
+            struct scree__node *node = (struct scree__node *)ctx->free_node[c][--ctx->free_n[c]];
+
+            (void)own_add_signed(&ctx->given_bytes, -(int64_t)node->charge);
+            node_to_allocator(node, c);
+        }
         scree__free(ctx->free_node[c], NODE_LIST_CAP * sizeof(uintptr_t));
         ctx->free_node[c] = NULL;
     }
+    atomic_store_explicit(&ctx->listed_bytes, 0, memory_order_relaxed); /* E5 */
     retired_free(ctx->retired); /* not empty only when the cache is being closed: nobody reads */
     ctx->retired = NULL;
+    scree__free(ctx->spare, sizeof *ctx->spare);
+    ctx->spare = NULL;
+}
+
+struct scree__memory
+scree__memory_sum(scree_cache *cache)
+{
+    /* Acquire: the contexts' contents. All else relaxed: figures. */
+    struct scree__context *c = atomic_load_explicit(&cache->contexts, memory_order_acquire);
+    int64_t resident = atomic_load_explicit(&cache->resident_bytes, memory_order_relaxed);
+    int64_t given = atomic_load_explicit(&cache->given_bytes, memory_order_relaxed);
+    uint64_t retired = atomic_load_explicit(&cache->retired_bytes, memory_order_relaxed);
+
+    for (; c != NULL; c = c->next) {
+        resident += atomic_load_explicit(&c->charge_pending, memory_order_relaxed);
+        given += atomic_load_explicit(&c->given_bytes, memory_order_relaxed);
+        retired += atomic_load_explicit(&c->open_bytes, memory_order_relaxed);
+    }
+    return (struct scree__memory){.resident_bytes = resident > 0 ? (uint64_t)resident : 0,
+                                  .retired_bytes = retired,
+                                  .charged_bytes = given > 0 ? (uint64_t)given : 0};
 }
 
 void
@@ -328,7 +487,7 @@ scree__nodes_destroy(scree_cache *cache)
             while (n != NULL) {
                 struct scree__node *next = n->next;
 
-                node_to_allocator(n, n->size_class);
+                scree__node_free_cold(cache, n);
                 n = next;
             }
         }
@@ -347,7 +506,7 @@ struct scree__node *
 scree__node_new_cold(scree_cache *cache, size_t positions_cap)
 {
     struct scree__node *node =
-        scree__alloc(sizeof *node + positions_cap * sizeof(struct scree__position));
+        scree__page_alloc(sizeof *node + positions_cap * sizeof(struct scree__position));
 
     if (node == NULL) {
         scree__fail(SCREE_E_NO_MEMORY, "no memory for the page table");
@@ -358,6 +517,7 @@ scree__node_new_cold(scree_cache *cache, size_t positions_cap)
     node->size_class = NODE_CLASS_NONE;
     node->charge = (uint32_t)scree__alloc_usable(node);
     atomic_fetch_add_explicit(&cache->resident_bytes, node->charge, memory_order_relaxed); /* E4 */
+    atomic_fetch_add_explicit(&cache->given_bytes, node->charge, memory_order_relaxed);    /* E4 */
     return node;
 }
 
@@ -365,5 +525,6 @@ void
 scree__node_free_cold(scree_cache *cache, struct scree__node *node)
 {
     atomic_fetch_sub_explicit(&cache->resident_bytes, node->charge, memory_order_relaxed); /* E4 */
+    atomic_fetch_sub_explicit(&cache->given_bytes, node->charge, memory_order_relaxed);    /* E4 */
     node_to_allocator(node, node->size_class);
 }

@@ -19,6 +19,7 @@ scree_options_init_sized(scree_options *options, size_t size)
         .page_bytes_max = 1 * MIB,
         .flush_interval_ms = 100,
         .fragments_max = 16,
+        .space_amp_target = 1.5,
         .io_mode = SCREE_IO_AUTO,
     };
 
@@ -67,7 +68,7 @@ sizes_check(const scree_options *o)
 static int
 modes_check(const scree_options *o)
 {
-    const uint32_t flags = SCREE_CREATE | SCREE_EXCLUSIVE | SCREE_READ_ONLY;
+    const uint32_t flags = SCREE_CREATE | SCREE_EXCLUSIVE | SCREE_READ_ONLY | SCREE_NO_PUNCH;
 
     if ((o->flags & ~flags) != 0)
         return invalid("flags", o->flags, "the known ones are", flags);
@@ -75,6 +76,9 @@ modes_check(const scree_options *o)
         return scree__fail(SCREE_E_INVALID, "options: READ_ONLY goes without CREATE, EXCLUSIVE");
     if (o->fragments_max < 1 || o->fragments_max > 1024)
         return invalid("fragments_max", o->fragments_max, "from 1 to", 1024);
+    if (!(o->space_amp_target >= SPACE_AMP_MIN && o->space_amp_target <= SPACE_AMP_MAX))
+        return scree__fail(SCREE_E_INVALID, "options: space_amp_target is %g; from %g to %g",
+                           o->space_amp_target, SPACE_AMP_MIN, SPACE_AMP_MAX);
     if (o->io_mode < SCREE_IO_AUTO || o->io_mode > SCREE_IO_BUFFERED)
         return invalid("io_mode", (uint64_t)o->io_mode, "the largest is", SCREE_IO_BUFFERED);
     if (o->compression_level < 0 || o->compression_level > 19)
@@ -106,9 +110,10 @@ env_check(const scree_env *env)
         return invalid("env.size", env->size, "it must be", sizeof *env);
     if (env->open == NULL || env->close == NULL || env->read == NULL || env->write == NULL ||
         env->read_many == NULL || env->sync == NULL || env->allocate == NULL ||
-        env->punch == NULL || env->truncate == NULL || env->info == NULL || env->rename == NULL ||
-        env->unlink == NULL || env->mkdir == NULL || env->sync_dir == NULL || env->list == NULL ||
-        env->lock == NULL || env->now_ns == NULL || env->random == NULL)
+        env->punch == NULL || env->data_range == NULL || env->truncate == NULL ||
+        env->info == NULL || env->rename == NULL || env->unlink == NULL || env->mkdir == NULL ||
+        env->sync_dir == NULL || env->list == NULL || env->lock == NULL || env->now_ns == NULL ||
+        env->random == NULL)
         return scree__fail(SCREE_E_INVALID, "options: every member of env must be set");
     return 0;
 }

@@ -57,15 +57,16 @@ scree__node_positions(struct scree__node *n)
 #define NODE_CLASS_NONE 255
 #define NODE_LIST_CAP 512
 #define RETIRE_BATCH 256
-#define RETIRE_BATCH_BYTES ((uint64_t)256 << 10)
+/* In an entry of a batch: this node and all behind it. */
+#define RETIRED_CHAIN ((uintptr_t)1)
 
 /* Nodes unlinked by one thread, on their way through a grace period and home. */
 struct scree__retired {
     struct scree__retired *next;
     struct scree__context *owner;
-    uint64_t bytes;
+    uint64_t bytes; /* charged for them */
     uint32_t n;
-    uintptr_t node[RETIRE_BATCH]; /* address | size class << 48 */
+    uintptr_t node[RETIRE_BATCH]; /* address | size class << 48 | RETIRED_CHAIN */
 };
 
 /* ---- counters, phases (stats.c) -------------------------------------------------------------- */
@@ -82,7 +83,9 @@ enum scree__counter {
     COUNT_CONSOLIDATIONS,
     COUNT_EVICTIONS,
     COUNT_USER_BYTES,
+    COUNT_CLEANED_BYTES,
     COUNT_OVER_MEMORY,
+    COUNT_EVICT_HELPS, /* calls that found memory over its limit */
     COUNT_RETRIES,
     COUNTERS
 };
@@ -116,34 +119,67 @@ struct scree__chain {
 /* ---- a thread in a cache (context.c) --------------------------------------------------------- */
 
 #define CONSOLIDATE_LIST 8
+#define READS_KEPT 4
 #define ID_CACHE 32
+
+/*
+ *   guard   [63:24] guards that ended, nested ones not counted    [23:0] depth of the open one
+ * The same number at two looks, with a depth, is the same guard.
+ */
+#define GUARD_DEPTH_BITS 24
+#define GUARD_DEPTH_MASK (((uint64_t)1 << GUARD_DEPTH_BITS) - 1)
+#define GUARD_ENDED \
+    (((uint64_t)1 << GUARD_DEPTH_BITS) - 1) /* added by the end of an outermost one */
 
 struct scree__context {
     scree_cache *cache;
-    struct scree__context *next;  /* all contexts of the cache; set once before publish */
-    _Atomic uint32_t in_use;      /* taken by a thread; protocol in context.c */
-    _Atomic uint32_t guard_depth; /* written by the owner, read by close */
+    struct scree__context *next; /* all contexts of the cache; set once before publish */
+    _Atomic uint32_t in_use;     /* taken by a thread; protocol in context.c */
+    _Atomic int32_t thread_id;   /* of the owner, for messages; 0: none */
+    _Atomic uint64_t guard;      /* written by the owner; read by close and by the watch */
+    uint64_t guard_seen;         /* the watch's only, as guard_since_ns: when it saw it first */
+    uint64_t guard_since_ns;
     struct scree__log_writer *writer;
-    int64_t charge_pending; /* owner only: not yet added to cache->resident_bytes */
-    uint32_t sample;        /* owner only */
+    uint32_t sample;         /* owner only */
+    bool background;         /* owner only: a thread that makes room must not wait for room */
+    _Atomic bool gives_away; /* the evictor's: what it retires goes to another one (fragment.c) */
     uint32_t consolidate_n;
     scree_page_id consolidate[CONSOLIDATE_LIST];
     uint32_t id_n;
     scree_page_id id[ID_CACHE];
+    /* memory (fragment.c). Those marked *: written by the owner alone, relaxed; read by statistics */
+    _Atomic int64_t charge_pending; /* *: not yet added to cache->resident_bytes */
+    _Atomic int64_t given_bytes;    /* *: got from the allocator less given back to it */
+    _Atomic uint64_t open_bytes;    /* *: in `retired` */
+    _Atomic uint64_t listed_bytes;  /* *: in free_node; of the size classes, not as charged */
     struct scree__retired *retired; /* being filled; owner only */
+    struct scree__retired *spare;   /* to be filled next; owner only */
     struct scree__retired *home;    /* taken from `returned`, not yet sorted; owner only */
     _Atomic(struct scree__retired *)
-        returned; /* through their grace period; pushed by the reclaimer */
-    _Atomic uint64_t returned_bytes;
+        returned;                       /* through their grace period; pushed by the reclaimer */
+    _Atomic uint64_t returned_bytes;    /* in `home` and `returned` */
     uintptr_t *free_node[NODE_CLASSES]; /* arrays of NODE_LIST_CAP; owner only */
     uint32_t free_n[NODE_CLASSES];
     struct scree__chain chain;
+    struct scree__log_read read[READS_KEPT]; /* with their buffers, for the next page to be read */
     struct scree_out out;
     void *compressed;
     size_t compressed_cap;
     void *compressor;                 /* ZSTD_CCtx */
     _Atomic uint64_t count[COUNTERS]; /* owner adds with relaxed load and store */
     struct scree__histogram phase[PHASES];
+};
+
+/* ---- reads in flight (pagein.c) --------------------------------------------------------------- */
+
+#define READ_LISTS 64u /* a power of two */
+
+struct scree__reads {
+    pthread_mutex_t mutex; /* held for short list work */
+    struct scree__reading *first;
+    uint64_t number;        /* of the next one */
+    _Atomic uint32_t ended; /* futex; changed under the mutex */
+    uint32_t waiters;
 };
 
 /* ---- the cache ------------------------------------------------------------------------------- */
@@ -164,16 +200,34 @@ struct scree_cache {
     /* memory (fragment.c, evict.c) */
     uint64_t charge_step; /* a context's pending charge is passed on beyond it */
     _Atomic int64_t resident_bytes;
+    _Atomic int64_t given_bytes; /* to others than owners of contexts; see there */
     _Atomic uint64_t retired_bytes;
     _Atomic(struct scree__retired *)
-        retired;           /* pushed by any thread, taken whole by the reclaimer */
-    _Atomic uint64_t hand; /* of the clock: next page id to look at */
-    _Atomic uint32_t hand_busy;
+        retired; /* pushed by any thread, taken whole by the reclaimer */
+    _Atomic(struct scree__context *) hungry; /* had to ask the allocator last: fragment.c */
+    _Atomic uint64_t hand;                   /* of the clock: next page id to look at */
+    _Atomic uint64_t hand_share;             /* newcomers among the pages it met: clock.h */
+    _Atomic uint64_t held_bytes;             /* of pages consolidated in order to leave: evict.c */
+    _Atomic uint32_t ghosts_fill;            /* a hint: ghosts take half of the cache; pressure.c */
+    _Atomic uint32_t stuck;                  /* a hint: nothing can leave; pressure.c */
+    _Atomic uint64_t left_bytes;             /* that sweeps gave up, in all: has anybody won? */
+    _Atomic uint32_t evict_asleep;           /* futex of the evictor; protocol in pressure.c */
+    _Atomic uint32_t evict_stop;             /* futex; set once by close */
+    pthread_t evictor;
     _Atomic uint32_t reclaim_asked;  /* futex of the reclaimer */
     _Atomic uint32_t reclaim_asleep; /* R8, R9 of reclaim.c */
     _Atomic uint32_t reclaim_done;   /* futex of those who wait for a grace period */
+    _Atomic uint64_t
+        grace_since_ns;          /* R10 of reclaim.c: since when a grace period is waited for; 0 */
+    struct {                     /* the watch's only */
+        uint64_t grace_since_ns; /* of the wait that it looks at */
+        uint64_t first_look_ns;  /* at that wait */
+        uint64_t next_ms;        /* the age to be told next */
+    } watch;
     pthread_t reclaimer;
     _Atomic uint32_t reclaim_stop; /* set once by close, read with acquire by the reclaimer */
+
+    struct scree__reads reads[READ_LISTS];
 
     /* ids (allocate.c) */
     pthread_mutex_t id_mutex;
@@ -186,23 +240,41 @@ struct scree_cache {
     /* snapshots (checkpoint.c) */
     pthread_mutex_t checkpoint_mutex; /* never held over a grace period */
     pthread_mutex_t collect_mutex;    /* held over one: never taken in a read section */
-    _Atomic uint32_t
-        pressure; /* the log found no room; set by anybody, taken by the checkpointer */
-    struct scree__manifest manifest; /* under checkpoint_mutex */
-    uint64_t snapshot_number;        /* under checkpoint_mutex: the newest file's */
+    struct scree__manifest manifest;  /* under checkpoint_mutex */
+    uint64_t snapshot_number;         /* under checkpoint_mutex: the newest file's */
     uint64_t
         checkpointed_end; /* under checkpoint_mutex: the log's end when the newest was published */
-    _Atomic uint64_t checkpoint_lsn;   /* the newest S */
-    _Atomic uint64_t checkpoint_bytes; /* the newest file's size */
-    struct scree_out fold;             /* under checkpoint_mutex: recovery state up to fold_lsn */
-    uint64_t fold_lsn;                 /* under checkpoint_mutex */
-    bool fell_back;                    /* an older generation was loaded; set before open returns */
+    _Atomic uint64_t checkpoint_lsn;        /* the newest S */
+    _Atomic uint64_t checkpoint_bytes;      /* the newest file's size */
+    _Atomic uint64_t checkpoint_disk_bytes; /* of all files retained */
+    _Atomic bool checkpoint_soon;           /* a hint of the janitor's */
+    /* Hints: when the last one ended, how long its walk took, bytes of log per second before it. */
+    _Atomic uint64_t checkpoint_ended_ns, checkpoint_took_ns, log_rate;
+    struct scree_out fold; /* under checkpoint_mutex: recovery state up to fold_lsn */
+    uint64_t fold_lsn;     /* under checkpoint_mutex */
+    bool fell_back;        /* an older generation was loaded; set before open returns */
     pthread_t checkpointer;
     _Atomic uint32_t checkpoint_asked; /* futex of the checkpointer */
     _Atomic uint32_t checkpoint_stop; /* set once by close, read with acquire by the checkpointer */
     _Atomic uint64_t snapshots;
     struct scree__histogram snapshot_ns; /* under checkpoint_mutex for writing */
     _Atomic uint64_t snapshot_bytes;
+
+    /* space (space.c) */
+    pthread_t janitor, collector;
+    _Atomic bool janitor_runs;       /* open and close */
+    _Atomic uint32_t space_asked;    /* futex of the janitor */
+    _Atomic uint32_t collect_asked;  /* futex of the collector */
+    _Atomic uint32_t space_stop;     /* set once by close, read with acquire */
+    _Atomic uint32_t full;           /* set by the allocator thread, taken by the janitor */
+    _Atomic uint64_t relief_vain_ns; /* when room was last looked for in vain; 0: not in vain */
+    _Atomic uint64_t live_bytes;     /* as last counted; for paces */
+    uint64_t
+        clean_again_lsn; /* janitor only: cleaning was in vain, not again before the log is there */
+    uint64_t reclaimed_lsn; /* under clean_mutex: two generations have passed all that died below */
+    uint64_t collected_floor;    /* under collect_mutex */
+    pthread_mutex_t clean_mutex; /* held over grace periods; taken before all others */
+    uint64_t spare_bytes;        /* under clean_mutex: of the file that holds room for snapshots */
 
     /* recovery (recover.c): set before open returns */
     scree_recovery_info recovery;
@@ -223,7 +295,9 @@ int scree__context_guards_check(scree_cache *cache); /* BUSY if a guard is open 
 /* No thread finds it any more; contexts of ending threads are not given back to it. */
 void scree__context_retire_cache(scree_cache *cache);
 void scree__context_destroy_all(scree_cache *cache);
-extern _Thread_local struct scree__context_last {
+/* initial-exec: two instructions instead of a call, on the way of every operation; 16 of the bytes that a
+   loader keeps free for libraries opened late. */
+extern __attribute__((tls_model("initial-exec"))) _Thread_local struct scree__context_last {
     uint64_t serial;
     struct scree__context *ctx;
 } scree__context_last;
@@ -241,7 +315,24 @@ static inline bool
 scree__context_guarded(const struct scree__context *ctx)
 {
     /* Relaxed: the owner is the only writer and asks about itself. */
-    return atomic_load_explicit(&ctx->guard_depth, memory_order_relaxed) > 0;
+    return (atomic_load_explicit(&ctx->guard, memory_order_relaxed) & GUARD_DEPTH_MASK) != 0;
+}
+
+/* For room on disk, or for the flusher: not in a read section, and not if room is what it makes. */
+static inline bool
+scree__context_may_wait(const struct scree__context *ctx)
+{
+    return !ctx->background && !scree__rcu_inside();
+}
+
+/* The largest page or fragment that leaves the cache within its bound. */
+static inline uint64_t
+scree__payload_max(const scree_cache *cache)
+{
+    uint64_t fits =
+        cache->options.cache_bytes - 2 * cache->charge_step - sizeof(struct scree__node);
+
+    return fits < cache->options.page_bytes_max ? fits : cache->options.page_bytes_max;
 }
 
 static inline void
@@ -275,18 +366,23 @@ struct scree__node *scree__node_new(struct scree__context *ctx, uint8_t kind, si
                                     size_t positions);
 /* Never published: straight back. */
 void scree__node_discard(struct scree__context *ctx, struct scree__node *node);
-/* Unlinked in this read section: freed after a grace period. */
-void scree__node_retire(struct scree__context *ctx, struct scree__node *node);
-/* The nodes from head on, up to and without `stop`. */
-void scree__chain_retire(struct scree__context *ctx, struct scree__node *head,
-                         struct scree__node *stop);
+/* Before a CAS that unlinks, and before the reservation of its record: from here on the next chain can be
+   retired whatever happens. False: no memory, with the detail set. */
+bool scree__retire_ready(struct scree__context *ctx);
+/* Unlinked in this read section (or never published): freed after a grace period, with all behind it. */
+void scree__chain_retire(struct scree__context *ctx, struct scree__node *head);
 void scree__retired_hand_over(struct scree__context *ctx);
 /* A batch that had its grace period: home to its owner. For the reclaimer. */
 void scree__retired_return(scree_cache *cache, struct scree__retired *batch);
 void scree__charge(struct scree__context *ctx, int64_t bytes);
 void scree__charge_pass_on(struct scree__context *ctx);
 void scree__nodes_drain(struct scree__context *ctx); /* free lists, at the end of a context */
-void scree__nodes_destroy(scree_cache *cache);       /* every node in the table; nobody inside */
+struct scree__memory {
+    uint64_t resident_bytes, retired_bytes, charged_bytes;
+};
+/* Exact while nothing moves. */
+struct scree__memory scree__memory_sum(scree_cache *cache);
+void scree__nodes_destroy(scree_cache *cache); /* every node in the table; nobody inside */
 struct scree__node *scree__node_new_cold(scree_cache *cache,
                                          size_t positions_cap); /* recovery: a ghost */
 size_t scree__node_positions_cap(const struct scree__node *node);
@@ -298,9 +394,13 @@ void scree__reclaimer_stop(scree_cache *cache);
 void scree__reclaimer_wake(scree_cache *cache);
 /* Wait, bounded, until at least one more grace period is over. Not in a read section. */
 void scree__reclaimer_wait(scree_cache *cache);
+/* Tell by event of a grace period that takes long, and of who holds it up. To be called about every 100 ms,
+   by one thread at a time. */
+void scree__guards_watch(scree_cache *cache);
 
 /* chain.c */
-/* What the slot stands for. Positions always; base and fragments if it is all in memory. */
+/* What the slot stands for. Positions always; base and fragments if it is all in memory. The chain can be
+   retired then (scree__retire_ready). */
 int scree__chain_collect(struct scree__context *ctx, struct scree__radix_ref ref, uint64_t word,
                          struct scree__chain *chain);
 static inline bool
@@ -326,13 +426,28 @@ void scree__slot_supersede(struct scree__context *ctx, uint64_t word, uint32_t e
 void scree__chain_destroy(struct scree__chain *chain);
 
 /* pagein.c */
+void scree__reads_init(scree_cache *cache);
+void scree__reads_destroy(scree_cache *cache);
 /* Bring the records of a cold slot into memory and install them, unmerged. 0: load the slot again. */
 int scree__page_in(struct scree__context *ctx, scree_page_id id, struct scree__radix_ref ref,
                    uint64_t word);
+/* A private node for a checked record; its payload is as the user gave it. */
+int scree__node_from_record(struct scree__context *ctx, const struct scree__record *r,
+                            struct scree__node **node_out);
 
 /* consolidate.c */
 /* Write the merged page to the log and install it. 0 also if somebody else moved the page meanwhile. */
 int scree__consolidate(struct scree__context *ctx, scree_page_id id);
+/* The same for a page of any form, to get it out of the way of cleaning. */
+int scree__page_move(struct scree__context *ctx, scree_page_id id);
+/*
+ * Install node, which is the whole page as of the record at node->lsn, with r as its record; both private
+ * until then. *installed_out false: the page is not what it was; the node is discarded. Not in the library's
+ * own read section.
+ */
+int scree__consolidated_install(struct scree__context *ctx, struct scree__radix_ref ref,
+                                struct scree__node *node, struct scree__record *r,
+                                enum scree__log_class class, bool *installed_out);
 /* After an append that made the page `depth` records deep. Not between reserve and complete. */
 void scree__consolidate_note(struct scree__context *ctx, scree_page_id id, uint64_t depth);
 /* packing.c */
@@ -347,11 +462,47 @@ int scree__record_raw_len(const struct scree__record *r, uint32_t *len_out);
 int scree__record_unpack(const struct scree__record *r, void *raw, uint32_t len);
 
 /* evict.c */
+#define SWEEP_CONSOLIDATE_MAX 256u
+
+/* What the clock hand is to do, and has done. */
+struct scree__sweep {
+    uint64_t wanted; /* bytes to be given up */
+    uint64_t
+        held_max; /* bytes that pages consolidated in order to leave may take, of all threads */
+    uint64_t steps_max; /* of the hand */
+    uint64_t depth_max; /* pages of more records are consolidated first; UINT64_MAX: never */
+    bool ghosts_too;    /* ghosts are consolidated, to be but a word */
+    bool hard;          /* nobody is spared for its heat */
+    /* out */
+    uint64_t bytes;       /* given up */
+    uint64_t steps;       /* done */
+    uint64_t young_bytes; /* would have left, were they stable */
+    uint64_t ghost_bytes; /* of ghosts met */
+    uint64_t share;       /* of the step under way: clock.h */
+    bool crowded;         /* more would have been consolidated but for held_max */
+    uint64_t held_bytes;  /* of the pages below */
+    uint32_t consolidated;
+    scree_page_id page[SWEEP_CONSOLIDATE_MAX]; /* to be evicted when their records are stable */
+};
+/* Overwrites ctx->chain. With depth_max or ghosts_too not in a read section: it admits records. */
+void scree__sweep_run(struct scree__context *ctx, struct scree__sweep *sweep);
+/* Evict what was consolidated, as far as it is stable by now. */
+void scree__sweep_finish(struct scree__context *ctx, struct scree__sweep *sweep);
+/* Steps of the hand in a whole turn. */
+uint64_t scree__sweep_turn(const scree_cache *cache);
+
+/* pressure.c */
 /* Bring resident bytes under the limit; waits for the flusher unless in a guard. Not in the library's own
    read section. */
 void scree__memory_admit(struct scree__context *ctx);
 /* The same for a reader about to bring something in: only what can leave at once. Overwrites ctx->chain. */
 void scree__memory_relieve(struct scree__context *ctx);
+/* Let one page leave if it may and was not read lately. Overwrites ctx->chain. */
+void scree__page_evict(struct scree__context *ctx, struct scree__radix_ref ref);
+int64_t scree__memory_high(const scree_cache *cache); /* above it the evictor works */
+int scree__evictor_start(scree_cache *cache);
+void scree__evictor_stop(scree_cache *cache);
+void scree__evictor_wake(scree_cache *cache);
 
 /* allocate.c */
 int scree__root_ensure(scree_cache *cache);
@@ -360,25 +511,67 @@ void scree__ids_return(struct scree__context *ctx);
 
 /* checkpoint.c */
 int scree__checkpoint(scree_cache *cache, uint64_t *lsn_out);
+/* The same, also if nothing changed since the last one. */
+int scree__checkpoint_again(scree_cache *cache, uint64_t *lsn_out);
+/* One generation must do, so that what only the older one needs may go. */
+int scree__checkpoint_drop_older(scree_cache *cache);
+/* m is the manifest that counts from now on. Under checkpoint_mutex, or alone. */
+void scree__manifest_set(scree_cache *cache, const struct scree__manifest *m);
+/* The replay start of the oldest generation: what died below it may go. */
+uint64_t scree__checkpoint_floor(scree_cache *cache);
+/* So much log lies between two snapshots. Bytes. */
+uint64_t scree__checkpoint_volume(const scree_cache *cache);
+/* Wake the checkpointer if one is due. */
+void scree__checkpoint_poke(scree_cache *cache);
 int scree__checkpointer_start(scree_cache *cache);
 void scree__checkpointer_stop(scree_cache *cache);
 /* Hand one record to the recover callback, if it is a user's; cache->fold is the state. */
 int scree__fold_record(scree_cache *cache, const struct scree__record *r);
-void scree__space_collect(scree_cache *cache);
+
+/* clean.c */
+struct scree__clean_result {
+    uint64_t moved_bytes; /* of records written */
+    size_t damaged;       /* records that could not be read */
+};
+/* Move what lives in the victims (in log order, not overlapping) to the log's end. One thread at a time; not
+   in a read section. NO_SPACE, POISONED, NO_MEMORY; CANCELED when *stop. */
+int scree__clean(struct scree__context *ctx, const struct scree__log_victim *victims, size_t n,
+                 _Atomic uint32_t *stop, struct scree__clean_result *result_out);
+
+/* space.c */
+int scree__janitor_start(scree_cache *cache);
+void scree__janitor_stop(scree_cache *cache);
+void scree__janitor_wake(scree_cache *cache);
+/* Tell the log what else of the directory counts against disk_limit_bytes. */
+void scree__space_outside(scree_cache *cache);
+/* Let go of the room that is held for snapshots. Under clean_mutex, or alone. */
+void scree__spare_drop(scree_cache *cache);
+void scree__collector_wake(scree_cache *cache);
+/* on_room of the log. */
+bool scree__space_room(void *cache, bool full);
+/* Give back what may go at once; all: also what is hardly worth the call. Not in a read section (then:
+   nothing). */
+void scree__space_collect(scree_cache *cache, bool all);
 
 /* recover.c */
 int scree__recover(scree_cache *cache);
 
 /* options.c */
+#define SPACE_AMP_MIN 1.05
+#define SPACE_AMP_MAX 100.0
 /* Checked, with defaults in place. INVALID, naming the bound. */
 int scree__options_normalize(const scree_options *given, scree_options *options_out);
 
 /* cache.c */
 void scree__event(scree_cache *cache, int kind, int code, uint64_t lsn, uint64_t bytes,
                   const char *text);
+/* GUARD_HELD */
+void scree__event_guard(scree_cache *cache, uint64_t bytes, uint64_t age_ms, const char *text);
 /* What every public call starts with: argument checks and this thread's context. */
 int scree__enter_call(scree_cache *cache, struct scree__context **ctx_out);
 int scree__check_health(const scree_cache *cache); /* POISONED, with the detail */
+/* The code a caller is told: a full disk is NO_SPACE, whatever the system calls it. */
+int scree__code_told(int rc);
 int scree__check_update(const scree_cache *cache, scree_page_id id, scree_slice payload);
 
 #endif

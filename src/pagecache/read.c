@@ -1,7 +1,7 @@
 /*
  * read.c - get, fragments, read, next: looking at pages without a lock.
  *
- * WORD   the page's slot; the guard depth of this thread's context.
+ * WORD   the page's slot; the guard word of this thread's context (pagecache_private.h).
  * EDGES  step                          who          order            pairs              if it loses
  *   G1   load the slot                 any reader   load acquire     every release CAS  -
  *   G2   mark referenced, if it is not any reader   fetch_or relaxed the clock hand     cannot
@@ -40,40 +40,37 @@ context_is_last(const scree_cache *cache)
 static inline void
 guard_open(struct scree__context *ctx)
 {
-    /* Relaxed: only the owner writes; close, which reads it, is not concurrent with calls. */
-    uint32_t depth = atomic_load_explicit(&ctx->guard_depth, memory_order_relaxed);
+    /* Relaxed: only the owner writes; close, which reads it, is not concurrent with calls, and the
+       watch wants a moment's picture. */
+    uint64_t guard = atomic_load_explicit(&ctx->guard, memory_order_relaxed);
 
-    atomic_store_explicit(&ctx->guard_depth, depth + 1, memory_order_relaxed);
+    atomic_store_explicit(&ctx->guard, guard + 1, memory_order_relaxed);
     scree__rcu_enter();
 }
 
 static inline void
 guard_close(struct scree__context *ctx)
 {
-    uint32_t depth = atomic_load_explicit(&ctx->guard_depth, memory_order_relaxed);
+    uint64_t guard = atomic_load_explicit(&ctx->guard, memory_order_relaxed);
+    uint64_t depth = guard & GUARD_DEPTH_MASK;
+    uint64_t left = depth == 1 ? guard + GUARD_ENDED : guard - 1;
 
     if (depth == 0)
         return;
     scree__rcu_leave();
     /* Release: what this guard read stays before a close that sees it left. */
-    atomic_store_explicit(&ctx->guard_depth, depth - 1, memory_order_release);
+    atomic_store_explicit(&ctx->guard, left, memory_order_release);
 }
 
+/* The first call of a thread into this cache, or one after a call into another cache. */
 static RARE void
-guard_open_slow(scree_cache *cache)
+guard_slow(scree_cache *cache, bool open)
 {
     struct scree__context *ctx = cache == NULL ? NULL : scree__context_slow(cache);
 
-    if (ctx != NULL)
+    if (ctx != NULL && open)
         guard_open(ctx);
-}
-
-static RARE void
-guard_close_slow(scree_cache *cache)
-{
-    struct scree__context *ctx = cache == NULL ? NULL : scree__context_slow(cache);
-
-    if (ctx != NULL)
+    else if (ctx != NULL)
         guard_close(ctx);
 }
 
@@ -83,7 +80,7 @@ scree_read_enter(scree_cache *cache)
     if (context_is_last(cache))
         guard_open(scree__context_last.ctx);
     else
-        guard_open_slow(cache);
+        guard_slow(cache, true);
 }
 
 void
@@ -92,7 +89,7 @@ scree_read_leave(scree_cache *cache)
     if (context_is_last(cache))
         guard_close(scree__context_last.ctx);
     else
-        guard_close_slow(cache);
+        guard_slow(cache, false);
 }
 
 static int
@@ -102,13 +99,12 @@ not_found(scree_page_id id)
 }
 
 static inline void
-mark_referenced(struct scree__radix_ref ref)
+page_was_hit(struct scree__context *ctx, struct scree__radix_ref ref)
 {
-    _Atomic uint8_t *mark = scree__radix_mark(ref);
-
     /* G2. Relaxed: a hint to the clock hand. Tested first so that a hot page's line stays shared. */
-    if ((atomic_load_explicit(mark, memory_order_relaxed) & SLOT_REFERENCED) == 0)
-        atomic_fetch_or_explicit(mark, SLOT_REFERENCED, memory_order_relaxed);
+    if ((scree__radix_mark(ref) & SLOT_REFERENCED) == 0)
+        scree__radix_mark_set(ref, SLOT_REFERENCED);
+    scree__count(ctx, COUNT_HITS, 1);
 }
 
 /* Merge the chain at word and install the result. *node_out NULL with 0: load the slot again. */
@@ -136,16 +132,25 @@ merge_and_install(struct scree__context *ctx, scree_page_id id, struct scree__ra
     if (atomic_compare_exchange_strong_explicit(
             scree__radix_word(ref), &seen, slot_from_node(*node_out, slot_depth(word)),
             memory_order_release, memory_order_relaxed)) { /* LP */
-        scree__chain_retire(ctx, slot_node(word), NULL);
+        scree__chain_retire(ctx, slot_node(word));
         return 0;
     }
     if (keep_private) {
-        scree__node_retire(ctx, *node_out); /* lives until the guard is left */
+        scree__chain_retire(ctx, *node_out); /* lives until the guard is left */
         return 0;
     }
     scree__node_discard(ctx, *node_out);
     *node_out = NULL;
     return 0;
+}
+
+/* The head, if it is the whole page already. */
+static inline struct scree__node *
+whole_node(uint64_t word)
+{
+    struct scree__node *head = slot_tag(word) == SLOT_NODE ? slot_node(word) : NULL;
+
+    return head != NULL && (head->kind == NODE_BASE || head->kind == NODE_EMPTY) ? head : NULL;
 }
 
 /* The page in one node, in the caller's read section. MERGE: *version_out is still told. */
@@ -154,7 +159,6 @@ page_node(struct scree__context *ctx, scree_page_id id, struct scree__node **nod
           scree_version *version_out)
 {
     struct scree__radix_ref ref = scree__radix_find(&ctx->cache->radix, id);
-    int rc = 0;
 
     *node_out = NULL;
     *version_out = 0;
@@ -163,31 +167,29 @@ page_node(struct scree__context *ctx, scree_page_id id, struct scree__node **nod
     for (unsigned tries = 0; tries < PAGE_IN_TRIES; tries++) {
         /* G1. Acquire: the node's contents. */
         uint64_t word = atomic_load_explicit(scree__radix_word(ref), memory_order_acquire);
-        struct scree__node *head;
+        struct scree__node *node = whole_node(word);
+        int rc = 0;
 
         if (slot_tag(word) == SLOT_FREE)
             return not_found(id);
-        if (slot_tag(word) == SLOT_EVICTED) {
+        if (node == NULL) {
+            if (slot_tag(word) == SLOT_NODE)
+                *version_out = slot_node(word)->version;
+            else
+                scree__radix_prefetch(ref);
             scree__memory_relieve(ctx);
-            rc = scree__page_in(ctx, id, ref, word);
-            if (rc != 0)
-                return rc;
-            continue;
-        }
-        head = slot_node(word);
-        *version_out = head->version;
-        if (head->kind == NODE_BASE || head->kind == NODE_EMPTY)
-            *node_out = head;
-        else {
-            scree__memory_relieve(ctx);
-            rc = merge_and_install(ctx, id, ref, word, tries >= MERGE_TRIES, node_out);
+            rc = slot_tag(word) == SLOT_EVICTED
+                     ? scree__page_in(ctx, id, ref, word)
+                     : merge_and_install(ctx, id, ref, word, tries >= MERGE_TRIES, &node);
         }
         if (rc != 0)
             return rc;
-        if (*node_out != NULL) {
-            mark_referenced(ref);
-            scree__count(ctx, COUNT_HITS, tries == 0); /* later rounds were counted as misses */
-            *version_out = (*node_out)->version;
+        if (node != NULL) {
+            if (tries ==
+                0) /* later rounds were counted as misses; an arrival is no second access */
+                page_was_hit(ctx, ref);
+            *node_out = node;
+            *version_out = node->version;
             return 0;
         }
     }
@@ -196,25 +198,20 @@ page_node(struct scree__context *ctx, scree_page_id id, struct scree__node **nod
                        (unsigned long long)id);
 }
 
-/* The head, if it is the whole page already; NULL: the long way. In the caller's read section. */
+/* page_node for the usual case; NULL: it has to be called. */
 static inline struct scree__node *
-page_hit(struct scree__context *ctx, scree_page_id id)
+page_hit(scree_cache *cache, struct scree__context *ctx, scree_page_id id)
 {
-    struct scree__radix_ref ref = scree__radix_find(&ctx->cache->radix, id);
-    struct scree__node *head;
-    uint64_t word;
+    struct scree__radix_ref ref = scree__radix_find(&cache->radix, id);
+    struct scree__node *node;
 
     if (ref.leaf == NULL)
         return NULL;
-    word = atomic_load_explicit(scree__radix_word(ref), memory_order_acquire); /* G1 */
-    if (slot_tag(word) != SLOT_NODE)
+    node = whole_node(atomic_load_explicit(scree__radix_word(ref), memory_order_acquire)); /* G1 */
+    if (node == NULL)
         return NULL;
-    head = slot_node(word);
-    if (head->kind != NODE_BASE && head->kind != NODE_EMPTY)
-        return NULL;
-    mark_referenced(ref);
-    scree__count(ctx, COUNT_HITS, 1);
-    return head;
+    page_was_hit(ctx, ref);
+    return node;
 }
 
 /* Misses, merges and mistakes. */
@@ -248,8 +245,8 @@ scree_page_get(scree_cache *cache, scree_page_id id, scree_slice *page_out,
 {
     struct scree__node *node = NULL;
 
-    if (context_is_last(cache) && scree__context_guarded(scree__context_last.ctx) && id != 0)
-        node = page_hit(scree__context_last.ctx, id);
+    if (context_is_last(cache) && scree__context_guarded(scree__context_last.ctx))
+        node = page_hit(cache, scree__context_last.ctx, id); /* id 0 is never live */
     if (__builtin_expect(node == NULL, 0))
         return page_get_slow(cache, id, page_out, version_out);
     if (page_out != NULL)
@@ -308,8 +305,8 @@ page_chain(struct scree__context *ctx, scree_page_id id)
         if (rc != 0 && rc != SCREE_E_BUSY)
             return rc;
         if (rc == 0 && !scree__chain_is_cold(&ctx->chain)) {
-            mark_referenced(ref);
-            scree__count(ctx, COUNT_HITS, tries == 0);
+            if (tries == 0)
+                page_was_hit(ctx, ref);
             return 0;
         }
         scree__memory_relieve(ctx);

@@ -14,21 +14,29 @@
  *   R7   wait for R6                         any thread, in no read section    load acquire
  *   R8   reclaim_asked + 1, then look at reclaim_asleep   any thread   seq_cst   R9
  *   R9   reclaim_asleep = 1, then wait while reclaim_asked is as seen   reclaimer   seq_cst   R8
+ *   R10  grace_since_ns := now, 0          reclaimer      store relaxed      R11       sole writer
+ *   R11  how long has it waited?           the watch      load relaxed       R10       statistics: no order
  *   Store-load pair R8, R9: either R8 sees the sleeper, or the futex sees the new count.
  * INVARIANTS
  *   I1 a batch taken by R1 before R2 holds nodes unlinked before R2, so after R2 nobody reads them.
  *   I2 B is the log's settled bound from before R2: every free with an lsn below it has installed
  *      its word before R2, so after R2 nobody still holds what the page was.
+ *   I3 a guard that the watch saw open at its first look at a wait, and sees open still (pagecache_private.h,
+ *      guard), was open all that time: it holds the wait up, or has begun no later than a look after it.
  * LIFETIME the thread ends before the contexts and the log do.
  * PROGRESS R2 takes as long as the longest guard; R7 waits are bounded in time and never made
  *          inside a guard.
  * FAILURE  none: no allocation, no I/O.
- * NOT HERE free lists (fragment.c).   REFS liburcu.
+ * NOT HERE free lists (fragment.c); who calls the watch.   REFS liburcu.
  */
 #include "pagecache/pagecache_private.h"
 
+#include <stdio.h>
+
 #define RECLAIM_WAIT_NS ((uint64_t)20 * 1000 * 1000)
 #define RECLAIM_IDLE_NS ((uint64_t)200 * 1000 * 1000)
+#define NS_PER_MS ((uint64_t)1000 * 1000)
+#define GUARD_HELD_MS 1000u
 
 void
 scree__reclaimer_wake(scree_cache *cache)
@@ -57,8 +65,12 @@ reclaim_once(scree_cache *cache)
 
     if (b == NULL &&
         settled == atomic_load_explicit(&cache->cooled_lsn, memory_order_relaxed)) /* own store */
-        return;        /* nothing was unlinked or freed since the last one */
-    scree__rcu_wait(); /* R2 */
+        return; /* nothing was unlinked or freed since the last one */
+    /* R10. Relaxed: a figure. */
+    atomic_store_explicit(&cache->grace_since_ns, cache->env->now_ns(cache->env->ctx),
+                          memory_order_relaxed);
+    scree__rcu_wait();                                                      /* R2 */
+    atomic_store_explicit(&cache->grace_since_ns, 0, memory_order_relaxed); /* R10 */
     while (b != NULL) {
         struct scree__retired *next = b->next;
 
@@ -88,6 +100,83 @@ reclaimer_main(void *arg)
     reclaim_once(cache); /* whatever was handed over last */
     return NULL;
 }
+
+/* ---- the watch --------------------------------------------------------------------------------- */
+
+/* Note how long each guard has been open, as far as looks can tell. */
+static void
+guards_look(scree_cache *cache, uint64_t now)
+{
+    /* Acquire: the contexts' contents. */
+    struct scree__context *c = atomic_load_explicit(&cache->contexts, memory_order_acquire);
+
+    for (; c != NULL; c = c->next) {
+        /* Relaxed: a moment's picture. */
+        uint64_t guard = atomic_load_explicit(&c->guard, memory_order_relaxed);
+
+        if ((guard & GUARD_DEPTH_MASK) == 0)
+            c->guard_since_ns = 0;
+        else if (c->guard_since_ns == 0 ||
+                 c->guard_seen >> GUARD_DEPTH_BITS != guard >> GUARD_DEPTH_BITS)
+            c->guard_since_ns = now;
+        c->guard_seen = guard;
+    }
+}
+
+/* I3, in words: " thread 17, thread 18". */
+static void
+holders_name(scree_cache *cache, char *text, size_t cap)
+{
+    struct scree__context *c = atomic_load_explicit(&cache->contexts, memory_order_acquire);
+    size_t len = 0;
+
+    text[0] = '\0';
+    for (; c != NULL && len < cap; c = c->next) {
+        int32_t thread = atomic_load_explicit(&c->thread_id, memory_order_relaxed); /* a name */
+
+        if (c->guard_since_ns == 0 || c->guard_since_ns > cache->watch.first_look_ns || thread == 0)
+            continue;
+        len += (size_t)snprintf(text + len, cap - len, "%sthread %d", len == 0 ? "" : ", ", thread);
+    }
+    if (len == 0)
+        (void)snprintf(text, cap, "a read section of another cache or of the program's own");
+}
+
+static void
+guard_tell(scree_cache *cache, uint64_t age_ms)
+{
+    struct scree__memory memory = scree__memory_sum(cache);
+    char holders[128], text[256];
+
+    holders_name(cache, holders, sizeof holders);
+    (void)snprintf(text, sizeof text,
+                   "a read guard has been open for %llu ms or more (%s): %llu bytes cannot be used "
+                   "again until it is left",
+                   (unsigned long long)age_ms, holders, (unsigned long long)memory.retired_bytes);
+    scree__event_guard(cache, memory.retired_bytes, age_ms, text);
+}
+
+void
+scree__guards_watch(scree_cache *cache)
+{
+    uint64_t now = cache->env->now_ns(cache->env->ctx);
+    uint64_t since = atomic_load_explicit(&cache->grace_since_ns, memory_order_relaxed); /* R11 */
+    uint64_t age_ms = since == 0 || now < since ? 0 : (now - since) / NS_PER_MS;
+
+    guards_look(cache, now);
+    if (since != cache->watch.grace_since_ns) {
+        cache->watch.grace_since_ns = since;
+        cache->watch.first_look_ns = now;
+        cache->watch.next_ms = GUARD_HELD_MS;
+    }
+    if (age_ms < cache->watch.next_ms || since == 0)
+        return;
+    guard_tell(cache, age_ms);
+    while (cache->watch.next_ms <= age_ms)
+        cache->watch.next_ms *= 2;
+}
+
+/* ---- the thread -------------------------------------------------------------------------------- */
 
 int
 scree__reclaimer_start(scree_cache *cache)

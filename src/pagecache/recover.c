@@ -14,8 +14,8 @@
  *      bytes are read: the cost is the table plus the log behind S, never the data.
  *   I3 a record of a page that is not there and has no tombstone is damage: never skipped in
  *      silence.
- *   I4 deaths are stamped with the end of the recovered log: later than they were, so their space
- *      is kept at most two snapshots longer than it had to be.
+ *   I4 what lies below S and is not in the table died below S. A death behind S is stamped where the
+ *      replay meets it: with what superseded it, or with the newest the snapshot knew of its page.
  * LIFETIME single-threaded but for R1, whose workers write different ids; words are published by
  *          the join, and to everybody else by open's return. So plain relaxed stores will do.
  * FAILURE  CORRUPT, FORMAT, MATERIALIZER, NO_MEMORY, -errno: open fails, the directory is as it
@@ -205,6 +205,29 @@ unknown_page(const struct scree__record *r)
                        (unsigned long long)r->lsn, r->kind, (unsigned long long)r->page);
 }
 
+/* I4. What the word stands for died at lsn. */
+static void
+supersede(scree_cache *cache, struct scree__radix_ref ref, uint64_t lsn)
+{
+    uint64_t word = word_get(ref), side;
+    const struct scree__position *p;
+    struct scree__node *n;
+
+    if (slot_tag(word) == SLOT_EVICTED) {
+        side = atomic_load_explicit(scree__radix_side(ref), memory_order_relaxed);
+        scree__log_stamp_death(cache->log, slot_evicted_lsn(word), slot_evicted_len(word, side),
+                               lsn);
+    }
+    if (slot_tag(word) != SLOT_NODE)
+        return;
+    n = slot_node(word);
+    p = scree__node_positions(n);
+    if (n->positions == 1)
+        scree__log_stamp_death(cache->log, n->lsn, n->disk_len, lsn);
+    for (uint32_t i = 0; n->positions > 1 && i < n->positions; i++)
+        scree__log_stamp_death(cache->log, p[i].lsn, p[i].disk_len, lsn);
+}
+
 /* I1 holds: r is newer than all the slot stands for. */
 static int
 replay_apply(struct replay *replay, struct scree__radix_ref ref, const struct scree__record *r)
@@ -218,6 +241,8 @@ replay_apply(struct replay *replay, struct scree__radix_ref ref, const struct sc
     if (r->version == 0 || r->version % 8 != 0 || r->version > r->lsn + r->disk_len)
         return scree__fail(SCREE_E_CORRUPT, "the record at lsn %llu carries version %llu",
                            (unsigned long long)r->lsn, (unsigned long long)r->version);
+    if (r->kind != SCREE__RECORD_DELTA)
+        supersede(cache, ref, r->lsn);
     switch (r->kind) {
     case SCREE__RECORD_ALLOCATE:
         replay->pages++;
@@ -249,6 +274,8 @@ replay_visit(void *arg, const struct scree__record *r)
         return scree__fail(SCREE_E_FORMAT,
                            "the log holds batches (lsn %llu), which this version does not know",
                            (unsigned long long)r->lsn);
+    /* Whatever it is, it does not die before it was written. */
+    scree__log_stamp_death(cache->log, r->lsn, r->disk_len, r->lsn);
     if (r->kind > SCREE__RECORD_FREE)
         return 0; /* pads, seals, aborted */
     if (cache->materializer.recover != NULL)
@@ -268,8 +295,10 @@ replay_visit(void *arg, const struct scree__record *r)
         return r->kind == SCREE__RECORD_ALLOCATE
                    ? scree__fail(SCREE_E_NO_MEMORY, "no memory for the page table")
                    : unknown_page(r);
-    if (r->lsn <= scree__slot_lsn(word_get(ref))) /* I1; 0 for a slot that was never used */
+    if (r->lsn <= scree__slot_lsn(word_get(ref))) { /* I1; 0 for a slot that was never used */
+        scree__log_stamp_death(cache->log, r->lsn, r->disk_len, scree__slot_lsn(word_get(ref)));
         return 0;
+    }
     return replay_apply(replay, ref, r);
 }
 
@@ -299,18 +328,19 @@ recount_slot(scree_cache *cache, struct scree__radix_ref ref)
 
 /* R4 */
 static int
-recount(scree_cache *cache, uint64_t end)
+recount(scree_cache *cache, uint64_t start, uint64_t end)
 {
     struct scree__radix_leaf *leaf = scree__radix_leaf_from(&cache->radix, 0);
     int rc = 0;
 
-    scree__log_recount_begin(cache->log, end, end);
+    scree__log_recount_begin(cache->log, end, start == 0 ? 0 : start - 1);
     for (; rc == 0 && leaf != NULL; leaf = scree__radix_leaf_after(&cache->radix, leaf)) {
         struct scree__radix_ref ref = {.leaf = leaf};
 
         for (; rc == 0 && ref.index < SCREE__RADIX_FANOUT; ref.index++)
             rc = recount_slot(cache, ref);
     }
+    scree__log_recount_end(cache->log);
     return rc;
 }
 
@@ -372,7 +402,9 @@ scree__recover(scree_cache *cache)
         rc = state_keep(cache);
     if (rc != 0)
         return rc;
-    rc = recount(cache, scan.end);
+    scree__manifest_set(cache, &cache->manifest);
+    scree__space_outside(cache);
+    rc = recount(cache, replay.start, scan.end);
     if (rc == 0)
         rc = scree__log_start(cache->log, &scan, replay.stable);
     if (rc != 0)

@@ -9,12 +9,12 @@
  *        depth: log records the page's chain stands for, sticking at 65535. It lives here so that a
  *        blind append never touches the old head, a cold line.
  * SIDE   for an evicted page: [63:8] version / 8 [7:0] length / 8, high 8 bits. Written only while
- *        the slot holds a node, under the page's eviction claim (SLOT_CLAIM in the mark byte); a
+ *        the slot holds a node, under the page's eviction claim (SLOT_CLAIM among the marks); a
  *        reader accepts it only if the slot still is the same evicted word afterwards. One record
  *        has one version, so a slot that went away and came back as the same word has the same
  *        side.
  * MARK   SLOT_REFERENCED: set by readers, cleared by the clock hand. SLOT_CLAIM: tried, never
- *        waited for.
+ *        waited for. SLOT_HEAT: written by the hand, stays when the page leaves (clock.h).
  * BUDGET lengths: 14 bits of 8 bytes = 131064 bytes; longer records keep a ghost node. lsn and
  *        version: 56 bits of 8 bytes = 2^59 bytes, 190 days at 35 GB/s. Addresses: 48 bits,
  *        multiples of 16; checked by the allocation (fragment.c).
@@ -30,6 +30,8 @@ enum slot_tag { SLOT_FREE = 0, SLOT_NODE = 1, SLOT_EVICTED = 2, SLOT_BATCH = 3 }
 
 #define SLOT_REFERENCED 1u
 #define SLOT_CLAIM 2u
+#define SLOT_HEAT_SHIFT 2
+#define SLOT_HEAT_MASK 12u
 
 #define SLOT_TAG_MASK UINT64_C(3)
 #define SLOT_DEPTH_SHIFT 48

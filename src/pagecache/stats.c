@@ -33,13 +33,14 @@ stats_fill(scree_cache *cache, scree_stats *s)
 {
     uint64_t sum[COUNTERS];
     struct scree__log_stats log;
-    int64_t resident = atomic_load_explicit(&cache->resident_bytes, memory_order_relaxed);
+    struct scree__memory memory = scree__memory_sum(cache);
 
     counters_sum(cache, sum);
     scree__log_stats(cache->log, &log);
     s->pages = cache->pages_recovered + sum[COUNT_ALLOCATES] - sum[COUNT_FREES];
-    s->resident_bytes = resident > 0 ? (uint64_t)resident : 0;
-    s->retired_bytes = relaxed(&cache->retired_bytes);
+    s->resident_bytes = memory.resident_bytes;
+    s->retired_bytes = memory.retired_bytes;
+    s->charged_bytes = memory.charged_bytes;
     s->hits = sum[COUNT_HITS];
     s->misses = sum[COUNT_MISSES];
     s->merges = sum[COUNT_MERGES];
@@ -51,10 +52,18 @@ stats_fill(scree_cache *cache, scree_stats *s)
     s->evictions = sum[COUNT_EVICTIONS];
     s->stable_lsn = scree__log_stable(cache->log);
     s->tail_lsn = scree__log_tail(cache->log);
-    s->live_bytes = log.live_bytes;
+    s->live_bytes = log.space.live_bytes;
     s->log_bytes = log.log_bytes;
-    s->disk_bytes = log.disk_bytes;
-    s->cleaned_bytes = log.deleted_bytes;
+    s->disk_bytes = log.space.disk_bytes;
+    s->dead_bytes = log.space.dead_bytes;
+    s->waiting_bytes = log.space.waiting_bytes;
+    s->segments = log.space.segments;
+    s->punched_bytes = log.punched_bytes;
+    s->deleted_bytes = log.deleted_bytes;
+    s->cleaned_bytes = sum[COUNT_CLEANED_BYTES];
+    s->table_bytes = scree__radix_bytes(&cache->radix);
+    s->snapshot_disk_bytes = relaxed(&cache->checkpoint_disk_bytes);
+    s->hit_ratio = s->hits + s->misses == 0 ? 0 : (double)s->hits / (double)(s->hits + s->misses);
     s->snapshots = relaxed(&cache->snapshots);
     s->user_bytes = sum[COUNT_USER_BYTES];
     s->device_bytes = log.device_bytes + relaxed(&cache->snapshot_bytes);
@@ -167,6 +176,14 @@ visit_fields(const scree_stats *s, const struct visit *v)
         {"device_bytes", (double)s->device_bytes},
         {"space_amp", s->space_amp},
         {"write_amp", s->write_amp},
+        {"charged_bytes", (double)s->charged_bytes},
+        {"table_bytes", (double)s->table_bytes},
+        {"dead_bytes", (double)s->dead_bytes},
+        {"waiting_bytes", (double)s->waiting_bytes},
+        {"deleted_bytes", (double)s->deleted_bytes},
+        {"snapshot_disk_bytes", (double)s->snapshot_disk_bytes},
+        {"segments", (double)s->segments},
+        {"hit_ratio", s->hit_ratio},
     };
     int rc = 0;
 
@@ -187,10 +204,18 @@ visit_rest(scree_cache *cache, const struct visit *v)
     if (rc == 0)
         rc = visit_value(v, "over_memory", (double)sum[COUNT_OVER_MEMORY]);
     if (rc == 0)
-        rc = visit_value(v, "retries", (double)sum[COUNT_RETRIES]);
+        rc = visit_value(v, "evict_helps", (double)sum[COUNT_EVICT_HELPS]);
     if (rc == 0)
-        rc = visit_value(v, "table_bytes", (double)scree__radix_bytes(&cache->radix));
+        rc = visit_value(v, "retries", (double)sum[COUNT_RETRIES]);
     return rc;
+}
+
+int
+scree_segments_each(scree_cache *cache, scree_segment_fn visit, void *ctx)
+{
+    if (cache == NULL || visit == NULL)
+        return scree__fail(SCREE_E_INVALID, "scree_segments_each: cache and visit are required");
+    return scree__log_segments_each(cache->log, visit, ctx);
 }
 
 int

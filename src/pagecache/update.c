@@ -184,6 +184,8 @@ update_try(struct scree__context *ctx, struct update *u, struct scree__radix_ref
 
     if (rc != 0)
         return rc;
+    if (u->kind != SCREE__RECORD_DELTA && !scree__retire_ready(ctx))
+        return SCREE_E_NO_MEMORY;
     if (u->kind == SCREE__RECORD_DELTA && slot_tag(word) == SLOT_EVICTED && u->ghost == NULL) {
         u->ghost = scree__node_new(ctx, NODE_GHOST, 0, 1);
         if (u->ghost == NULL)

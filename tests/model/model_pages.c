@@ -8,7 +8,9 @@
  *           child process; the model lies in memory shared with the parent. A crash is the child's
  *           _exit, at a random call or at a random I/O call of any of its threads (opening and closing
  *           too), which may tear that write; the next child opens what is left.
- * ORACLE    results, bytes, versions and the recover fold of each call and of the whole state. After a
+ *           Space is reclaimed on request and in the background, with holes and with SCREE_NO_PUNCH.
+ * ORACLE    results, bytes, versions and the recover fold of each call and of the whole state. Live bytes
+ *           are the same before a close and after the reopen, which counts them anew. After a
  *           crash the state must be that after some operation k at or behind the last one known stable,
  *           or that with the one call that was under way. The model keeps a journal of undo entries
  *           since the last stable position, each with a hash of the whole state, to find k and go there.
@@ -80,6 +82,7 @@ struct model {
     uint64_t steps;
     uint64_t variant;
     uint64_t crashes, reopens, snapshots, undone, conflicts, reads, busy, broken_reads, kills;
+    uint64_t reclaims, recounts, cleaned;
     uint64_t acked;       /* everything up to here was reported stable */
     uint64_t version_any; /* the largest version of all of history */
     uint64_t guard_number;
@@ -490,6 +493,7 @@ options_draw(scree_options *options)
 {
     static const scree_materializer *const materializers[3] = {&kit_concat, &kit_concat_fold,
                                                                &kit_counter_materializer};
+    static const double targets[4] = {1.05, 1.5, 100, 100};
 
     kit_options_small(options, materializers[m->variant]);
     options->page_bytes_max = PAGE_BYTES_MAX;
@@ -500,6 +504,58 @@ options_draw(scree_options *options)
     options->snapshot_log_bytes = kit_below(&m->random, 3) * (100u << 10);
     options->flush_interval_ms = (uint32_t)kit_below(&m->random, 3);
     options->compression_level = (int32_t)kit_below(&m->random, 2);
+    options->space_amp_target = targets[kit_below(&m->random, 4)];
+    if (kit_below(&m->random, 2) == 0)
+        options->flags |= SCREE_NO_PUNCH;
+}
+
+static scree_stats
+stats_now(void)
+{
+    scree_stats stats = {.size = sizeof(stats)};
+
+    CHECK_OK(scree_stats_get(cache, &stats));
+    return stats;
+}
+
+static double target_now;      /* space_amp_target of this open */
+static uint64_t live_expected; /* live bytes before the close; 0: not known */
+
+/* Nothing is cleaned now: that would merge records, and live bytes change. */
+/* The library's own threads may be in the middle of a record: until nothing moves any more. */
+static scree_stats
+stats_at_rest(void)
+{
+    scree_stats stats = stats_now();
+    uint64_t tail;
+
+    do {
+        tail = stats.tail_lsn;
+        usleep(2000);
+        stats = stats_now();
+    } while (stats.tail_lsn != tail);
+    return stats;
+}
+
+static bool
+is_calm(const scree_stats *stats)
+{
+    return target_now == 100 && stats->disk_bytes < 60 * stats->live_bytes;
+}
+
+/* What recovery has counted is what was on the books. */
+static void
+live_check(void)
+{
+    scree_stats stats = stats_at_rest();
+
+    if (live_expected == 0 || !is_calm(&stats))
+        return;
+    KIT_CHECK(stats.live_bytes == live_expected,
+              "%" PRIu64 " live bytes before closing, %" PRIu64 " after opening", live_expected,
+              stats.live_bytes);
+    live_expected = 0;
+    m->recounts++;
 }
 
 static void
@@ -509,6 +565,7 @@ cache_open(bool found)
     scree_recovery_info info = {.size = sizeof(info)};
 
     options_draw(&options);
+    target_now = options.space_amp_target;
     if (found && kit_below(&m->random, 4) == 0) { /* look first, without writing */
         uint64_t before = kit_dir_fingerprint(directory, true);
 
@@ -524,6 +581,7 @@ cache_open(bool found)
         options.flags = SCREE_CREATE;
     }
     CHECK_OK(scree_open(directory, &options, &cache));
+    live_check();
     state_find();
     fold_check();
     journal_forget(); /* what open has found is durable */
@@ -538,6 +596,10 @@ cache_open(bool found)
 static void
 cache_reopen(void)
 {
+    scree_stats stats = stats_at_rest();
+
+    m->cleaned += stats.cleaned_bytes;
+    live_expected = is_calm(&stats) ? stats.live_bytes : 0;
     CHECK_OK(scree_close(cache));
     journal_forget();
     m->reopens++;
@@ -967,11 +1029,31 @@ do_snapshot(void)
 }
 
 static void
+do_reclaim(void)
+{
+    static const double targets[4] = {0, 1.05, 1.5, 10};
+    double target = targets[kit_below(&m->random, 4)];
+    bool broken = false;
+    int code;
+
+    if (guard_depth > 0) {
+        KIT_CHECK(scree_reclaim(cache, target, NULL, NULL) == SCREE_E_INVALID,
+                  "reclaimed inside a guard");
+        return;
+    }
+    code = scree_reclaim(cache, target, NULL, NULL);
+    for (uint32_t i = 0; i < m->live_n; i++) /* what cannot be merged cannot be moved */
+        broken = broken || m->map[m->live[i]].broken;
+    KIT_CHECK(code == 0 || (code == SCREE_E_CORRUPT && broken), "reclaim gave %d %s", code,
+              kit_code_name(code));
+    m->reclaims++;
+}
+
+static void
 do_stats(void)
 {
-    scree_stats stats = {.size = sizeof(stats)};
+    scree_stats stats = stats_now();
 
-    CHECK_OK(scree_stats_get(cache, &stats));
     KIT_CHECK(stats.pages == m->live_n, "%" PRIu64 " pages, not %" PRIu32, stats.pages, m->live_n);
     KIT_CHECK(stats.tail_lsn >= m->version_any || m->journal_n == 0, "tail %" PRIu64,
               stats.tail_lsn);
@@ -983,8 +1065,10 @@ do_rare(void)
 {
     uint64_t kind = kit_below(&m->random, 120);
 
-    if (kind < 60) {
+    if (kind < 45) {
         do_stats();
+    } else if (kind < 60) {
+        do_reclaim();
     } else if (kind < 80) {
         do_snapshot();
     } else if (kind < 90) {
@@ -1166,10 +1250,12 @@ model_run(uint64_t seed, uint64_t steps, uint64_t variant)
     }
     printf("variant %" PRIu64 ", seed %" PRIu64 ": %" PRIu64 " operations, %" PRIu64
            " reads, %" PRIu64 " of broken pages, %" PRIu64 " stale refused, %" PRIu64
-           " busy, %" PRIu64 " snapshots, %" PRIu64 " reopens, %" PRIu64 " crashes, %" PRIu64
+           " busy, %" PRIu64 " snapshots, %" PRIu64 " reclaims, %" PRIu64 " bytes cleaned, %" PRIu64
+           " reopens, %" PRIu64 " live bytes recounted, %" PRIu64 " crashes, %" PRIu64
            " kill plans, %" PRIu64 " taken back: %s\n",
            variant, seed, m->step, m->reads, m->broken_reads, m->conflicts, m->busy, m->snapshots,
-           m->reopens, m->crashes, m->kills, m->undone, status == 0 ? "ok" : "FAILED");
+           m->reclaims, m->cleaned, m->reopens, m->recounts, m->crashes, m->kills, m->undone,
+           status == 0 ? "ok" : "FAILED");
     if (status == 0 || getenv("SCREE_TEST_KEEP") == NULL)
         kit_dir_remove(directory);
     else

@@ -13,7 +13,9 @@
  *         W3 a walk sees first ids strictly growing, and a leaf that was there before it began is
  *         seen. W4 scree__radix_bytes is what a recount of the nodes by ids gives: no loser was
  *         counted. W5 (AddressSanitizer, LeakSanitizer) losers' nodes are freed, winners' are freed
- *         by destroy.
+ *         by destroy. A leaf that was cut off a slab is in the tree or in the spare list. W6 marks
+ *         of slots side by side, each changed by one thread only, are what that thread made them, at
+ *         any time.
  *
  * stress_radix [seed [seconds [threads]]]
  */
@@ -39,6 +41,7 @@ enum { IDS = 600, THREADS_MAX = 64 };
 
 struct round {
     struct scree__radix radix;
+    struct scree__radix marks; /* W6: one leaf; slot i is thread i's */
     uint64_t ids[IDS];
     pthread_barrier_t start;
     unsigned threads, makers;
@@ -116,8 +119,7 @@ run_maker(struct worker *worker, uint64_t *state)
         EXPECT(ref.leaf->first_id + ref.index == order[i], "id %llx", (unsigned long long)order[i]);
         /* Relaxed: counted up behind the joins. */
         atomic_fetch_add_explicit(scree__radix_word(ref), 1, memory_order_relaxed);
-        atomic_fetch_or_explicit(scree__radix_mark(ref), (uint8_t)(1u << worker->number % 8),
-                                 memory_order_relaxed);
+        scree__radix_mark_set(ref, (uint8_t)(1u << worker->number % 4));
     }
 }
 
@@ -159,12 +161,35 @@ run_reader(struct worker *worker, uint64_t *state)
     }
 }
 
+/* W6 */
+static void
+run_marks(struct worker *worker, uint64_t *state)
+{
+    struct scree__radix_ref ref = {scree__radix_leaf_from(&worker->round->marks, 0),
+                                   worker->number};
+    uint8_t mine = 0;
+
+    for (unsigned k = 0; k < 2000; k++) {
+        uint64_t r = random_next(state);
+        uint8_t bits = (uint8_t)(r >> 1 & 0xf);
+        uint8_t before =
+            r & 1 ? scree__radix_mark_set(ref, bits) : scree__radix_mark_clear(ref, bits);
+
+        EXPECT(before == mine, "slot %u: %x before, not %x", ref.index, before, mine);
+        mine = (uint8_t)(r & 1 ? mine | bits : mine & ~bits);
+        EXPECT(scree__radix_mark(ref) == mine, "slot %u: %x, not %x", ref.index,
+               scree__radix_mark(ref), mine);
+    }
+}
+
 static void *
 worker_main(void *arg)
 {
     struct worker *worker = arg;
     uint64_t state = worker->round->seed + worker->number;
 
+    (void)pthread_barrier_wait(&worker->round->start);
+    run_marks(worker, &state);
     (void)pthread_barrier_wait(&worker->round->start);
     if (worker->number < worker->round->makers)
         run_maker(worker, &state);
@@ -189,7 +214,7 @@ nodes_at(const struct round *round, unsigned shift)
 static void
 round_check(struct round *round)
 {
-    uint8_t marks = (uint8_t)(round->makers >= 8 ? 0xff : (1u << round->makers) - 1);
+    uint8_t marks = (uint8_t)(round->makers >= 4 ? 0xf : (1u << round->makers) - 1);
     uint64_t bytes = nodes_at(round, 10) * sizeof(struct scree__radix_leaf);
     uintptr_t root = atomic_load_explicit(&round->radix.root, memory_order_relaxed); /* joined */
 
@@ -198,7 +223,7 @@ round_check(struct round *round)
 
         EXPECT(ref.leaf != NULL, "id %llx lost", (unsigned long long)round->ids[i]);
         uint64_t count = atomic_load_explicit(scree__radix_word(ref), memory_order_relaxed);
-        uint8_t mark = atomic_load_explicit(scree__radix_mark(ref), memory_order_relaxed);
+        uint8_t mark = scree__radix_mark(ref);
 
         EXPECT(count == round->makers, "id %llx: %llu of %u", (unsigned long long)round->ids[i],
                (unsigned long long)count, round->makers);
@@ -217,6 +242,27 @@ round_check(struct round *round)
            "%llu bytes, recount %llu", (unsigned long long)counted, (unsigned long long)bytes);
 }
 
+/* W5 */
+static void
+slabs_check(const struct scree__radix *radix)
+{
+    /* Relaxed: joined. */
+    struct scree__radix_slab *slab = atomic_load_explicit(&radix->slab, memory_order_relaxed);
+    struct scree__radix_spare *spare = atomic_load_explicit(&radix->spare, memory_order_relaxed);
+    uint64_t published = atomic_load_explicit(&radix->leaf_count, memory_order_relaxed);
+    uint64_t cut = 0, spares = 0;
+
+    for (; slab != NULL; slab = slab->older) {
+        uint32_t used = atomic_load_explicit(&slab->used, memory_order_relaxed);
+
+        cut += used < slab->cap ? used : slab->cap;
+    }
+    for (; spare != NULL; spare = spare->next)
+        spares++;
+    EXPECT(cut == published + spares, "%llu leaves cut, %llu in the tree, %llu spare",
+           (unsigned long long)cut, (unsigned long long)published, (unsigned long long)spares);
+}
+
 static void
 round_run(struct round *round, unsigned threads, uint64_t seed)
 {
@@ -227,6 +273,8 @@ round_run(struct round *round, unsigned threads, uint64_t seed)
     round->threads = threads;
     round->makers = threads - threads / 4;
     scree__radix_init(&round->radix);
+    scree__radix_init(&round->marks);
+    EXPECT(scree__radix_make(&round->marks, 0).leaf != NULL, "out of memory");
     ids_fill(round, &state);
     EXPECT(pthread_barrier_init(&round->start, NULL, threads) == 0, "barrier");
     for (unsigned i = 0; i < threads; i++) {
@@ -237,7 +285,9 @@ round_run(struct round *round, unsigned threads, uint64_t seed)
         EXPECT(pthread_join(workers[i].thread, NULL) == 0, "join");
     (void)pthread_barrier_destroy(&round->start);
     round_check(round);
+    slabs_check(&round->radix);
     scree__radix_destroy(&round->radix);
+    scree__radix_destroy(&round->marks);
 }
 
 int

@@ -139,8 +139,10 @@ step_update(struct history *h, scree_cache *cache, uint32_t at, const unsigned c
 int
 history_step(struct history *h, scree_cache *cache)
 {
-    unsigned char bytes[900];
-    uint32_t len = (uint32_t)kit_below(&h->random, kit_below(&h->random, 8) == 0 ? 900 : 80);
+    unsigned char bytes[HISTORY_BYTES];
+    uint32_t len = (uint32_t)kit_below(&h->random, h->len_max != 0                 ? h->len_max
+                                                   : kit_below(&h->random, 8) == 0 ? 900
+                                                                                   : 80);
     uint64_t word = kit_random(&h->random);
     uint32_t at = (uint32_t)kit_below(&h->random, HISTORY_PAGES);
 

@@ -25,6 +25,7 @@ struct history_state {
 /* Make it with history_new: in memory that forked children share. */
 struct history {
     uint64_t random;
+    uint32_t len_max;     /* of an update's bytes, evenly; 0: short ones mostly */
     uint32_t n;           /* states: 0 .. n - 1, state[0] a new directory's */
     uint32_t acked;       /* states up to this one were reported stable */
     uint32_t pages;       /* ids known */

@@ -5,6 +5,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <string.h>
@@ -174,7 +175,7 @@ kit_dir_list(const char *path, struct kit_files *files)
     while ((entry = readdir(dir)) != NULL) {
         if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
             continue;
-        if (files->n == 256 || strlen(entry->d_name) >= sizeof(files->name[0]))
+        if (files->n == 1024 || strlen(entry->d_name) >= sizeof(files->name[0]))
             kit_failed(__FILE__, __LINE__, "test", "too many files, or too long a name: %s", path);
         strcpy(files->name[files->n++], entry->d_name);
     }
@@ -249,6 +250,47 @@ kit_file_write(const char *dir, const char *name, const void *data, size_t len)
     file = fopen(path, "wb");
     if (file == NULL || fwrite(data, 1, len, file) != len || fclose(file) != 0)
         kit_failed(__FILE__, __LINE__, "test", "cannot write %s: %s", path, strerror(errno));
+}
+
+uint64_t
+kit_dir_disk_bytes(const char *path, const char *prefix, uint32_t *files_out)
+{
+    DIR *dir = opendir(path);
+    struct dirent *entry;
+    uint64_t bytes = 0;
+    uint32_t files = 0;
+
+    while (dir != NULL && (entry = readdir(dir)) != NULL) {
+        struct stat about;
+
+        if (strncmp(entry->d_name, prefix, strlen(prefix)) != 0 ||
+            fstatat(dirfd(dir), entry->d_name, &about, AT_SYMLINK_NOFOLLOW) != 0 ||
+            !S_ISREG(about.st_mode))
+            continue;
+        bytes += (uint64_t)about.st_blocks * 512;
+        files++;
+    }
+    if (dir != NULL)
+        closedir(dir);
+    if (files_out != NULL)
+        *files_out = files;
+    return bytes;
+}
+
+uint64_t
+kit_memory_bytes(void)
+{
+    FILE *file = fopen("/proc/self/status", "r");
+    unsigned long long kib = 0;
+    char line[256];
+
+    while (file != NULL && fgets(line, sizeof(line), file) != NULL) {
+        if (sscanf(line, "RssAnon: %llu", &kib) == 1)
+            break;
+    }
+    if (file != NULL)
+        fclose(file);
+    return kib * 1024;
 }
 
 /* ---- materializers ---- */

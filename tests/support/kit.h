@@ -42,14 +42,18 @@ uint64_t kit_dir_fingerprint(const char *path, bool with_times);
 
 struct kit_files {
     size_t n;
-    char name[256][64];
-    uint64_t size[256]; /* bytes */
+    char name[1024][64];
+    uint64_t size[1024]; /* bytes */
 };
 /* Sorted by name. */
 void kit_dir_list(const char *path, struct kit_files *files);
 /* The whole file, malloc'ed; NULL if it cannot be read. */
 unsigned char *kit_file_read(const char *dir, const char *name, size_t *len_out);
 void kit_file_write(const char *dir, const char *name, const void *data, size_t len);
+/* What the files whose names begin so occupy (st_blocks), and how many they are; "" for all. */
+uint64_t kit_dir_disk_bytes(const char *path, const char *prefix, uint32_t *files_out);
+/* Of this process, without what it shares or maps from files. */
+uint64_t kit_memory_bytes(void);
 
 /* ---- materializers ---- */
 

@@ -182,6 +182,13 @@ env_punch(void *ctx, int file, uint64_t offset, uint64_t len)
 }
 
 static int
+env_data_range(void *ctx, int file, uint64_t offset, uint64_t *begin_out, uint64_t *end_out)
+{
+    (void)ctx;
+    return posix_env->data_range(posix_env->ctx, file, offset, begin_out, end_out);
+}
+
+static int
 env_truncate(void *ctx, int file, uint64_t len)
 {
     GUARD(KIT_TRUNCATE);
@@ -266,6 +273,7 @@ kit_env(void)
         .sync = env_sync,
         .allocate = env_allocate,
         .punch = env_punch,
+        .data_range = env_data_range,
         .truncate = env_truncate,
         .info = env_info,
         .rename = env_rename,

@@ -441,7 +441,7 @@ Test(log_segments, an_aborted_record_is_found_as_such_and_charged_dead, .timeout
     rig_put(g, 40);
     rig_sync(g);
     scree__log_stats(g->log, &stats);
-    cr_assert(eq(u64, stats.live_bytes, 2 * 64));
+    cr_assert(eq(u64, stats.space.live_bytes, 2 * 64));
     cr_assert(eq(u64, stats.log_bytes, 4096));
     rig_close(g);
     rig_open(g);
@@ -866,7 +866,7 @@ Test(log_space, a_full_disk_refuses_users_and_writing_resumes_by_itself, .timeou
     /* What was accepted can be made durable, and the library has its reserve. */
     rig_sync(g);
     cr_assert(eq(int, scree__log_admit(g->log, g->writer, 1024, SCREE__LOG_RELIEF, true), 0));
-    cr_assert(eq(int, scree__log_admit(g->log, g->writer, 20000, SCREE__LOG_LIBRARY, true), 0));
+    cr_assert(eq(int, scree__log_admit(g->log, g->writer, 20000, SCREE__LOG_SEAL, true), 0));
     kit_env_plan(&(struct kit_plan){0});
     for (int i = 0; i < 300; i++) {
         usleep(i == 0 ? 30000 : 0); /* the pace at which room is asked for again */
@@ -890,13 +890,13 @@ Test(log_space, the_disk_limit_is_kept, .timeout = 60)
         rc = rig_try_put(g, 1000);
     cr_assert(eq(int, rc, SCREE_E_NO_SPACE));
     scree__log_stats(g->log, &stats);
-    cr_assert(le(u64, stats.disk_bytes, 8 * SEGMENT));
-    cr_assert(lt(u64, 6 * SEGMENT, stats.disk_bytes));
+    cr_assert(le(u64, stats.space.disk_bytes, 8 * SEGMENT));
+    cr_assert(lt(u64, 6 * SEGMENT, stats.space.disk_bytes));
     rig_sync(g);
     /* Dead segments give the room back. */
     for (uint64_t i = 0; i < g->n; i++)
         scree__log_charge_dead(g->log, g->lsn[i], g->len[i], g->lsn[i] + 8);
-    size_t n = scree__log_dead_pick(g->log, scree__log_tail(g->log));
+    size_t n = scree__log_dead_pick(g->log, scree__log_tail(g->log) + SCREE_BLOCK, true);
 
     cr_assert(ge(sz, n, 4));
     cr_assert(eq(sz, scree__log_dead_drop(g->log), n));
@@ -924,11 +924,11 @@ disk_recount(struct rig *g)
         on_disk = 0;
         for (size_t i = 0; i < files.n; i++)
             on_disk += strncmp(files.name[i], "segment-", 8) == 0 ? files.size[i] : 0;
-        if (on_disk == stats.disk_bytes)
+        if (on_disk == stats.space.disk_bytes)
             return;
         usleep(10000);
     }
-    cr_assert(eq(u64, stats.disk_bytes, on_disk));
+    cr_assert(eq(u64, stats.space.disk_bytes, on_disk));
 }
 
 Test(log_space, a_segment_goes_when_all_of_it_died_below_the_floor, .timeout = 20)
@@ -944,14 +944,15 @@ Test(log_space, a_segment_goes_when_all_of_it_died_below_the_floor, .timeout = 2
 
     scree__log_stats(g->log, &before);
     for (uint64_t i = 0; g->lsn[i] < 2 * SEGMENT; i++) {
-        cr_assert(eq(sz, scree__log_dead_pick(g->log, UINT64_MAX), 0));
+        cr_assert(eq(sz, scree__log_dead_pick(g->log, UINT64_MAX, true), 0));
         scree__log_charge_dead(g->log, g->lsn[i], g->len[i], death);
     }
-    cr_assert(eq(sz, scree__log_dead_pick(g->log, death), 0));
-    cr_assert(eq(sz, scree__log_dead_pick(g->log, death + 1), 1));
+    cr_assert(eq(sz, scree__log_dead_pick(g->log, death, true), 0));
+    /* Deaths are kept by block. */
+    cr_assert(eq(sz, scree__log_dead_pick(g->log, death + SCREE_BLOCK, true), 1));
     cr_assert(eq(sz, scree__log_dead_drop(g->log), 1));
     scree__log_stats(g->log, &after);
-    cr_assert(eq(u64, after.segments, before.segments - 1));
+    cr_assert(eq(u64, after.space.segments, before.space.segments - 1));
     cr_assert(eq(u64, after.deleted_bytes, 4096 + SEGMENT));
     disk_recount(g);
     /* What lies there is gone, and says so. */
@@ -982,12 +983,13 @@ Test(log_space, a_recount_agrees_with_the_running_figures, .timeout = 20)
         if (i % 3 != 0)
             scree__log_charge_live(g->log, g->lsn[i], g->len[i]);
     }
+    scree__log_recount_end(g->log);
     cr_assert(eq(int, scree__log_start(g->log, &g->scan, 0), 0));
     scree__log_stats(g->log, &after);
     memset(&before, 0, sizeof before);
     for (uint64_t i = 0; i < 400; i++)
-        before.live_bytes += i % 3 != 0 ? g->len[i] : 0;
-    cr_assert(eq(u64, after.live_bytes, before.live_bytes));
+        before.space.live_bytes += i % 3 != 0 ? g->len[i] : 0;
+    cr_assert(eq(u64, after.space.live_bytes, before.space.live_bytes));
     rig_free(g);
 }
 
@@ -1044,7 +1046,9 @@ poison_wakes(unsigned kind)
         cr_assert(eq(int, pthread_create(&w[i].thread, NULL, waiter_main, &w[i]), 0));
     for (int i = 0; i < 4; i++) {
         cr_assert(eq(int, pthread_join(w[i].thread, NULL), 0));
-        cr_assert(eq(int, w[i].rc, SCREE_E_POISONED), "waiter %d: %d", i, w[i].rc);
+        /* The call that fails may be the allocator's: a sync beside it may still have served a committer. */
+        if (w[i].for_room || w[i].rc != 0)
+            cr_assert(eq(int, w[i].rc, SCREE_E_POISONED), "waiter %d: %d", i, w[i].rc);
     }
     /* The fault was one call; nothing is tried again, as if it had not happened. */
     uint64_t calls = kit_env_calls();

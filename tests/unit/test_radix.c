@@ -7,6 +7,8 @@
 #include <criterion/criterion.h>
 #include <criterion/new/assert.h>
 
+#include <string.h>
+
 static struct scree__radix radix;
 
 static void
@@ -23,6 +25,7 @@ teardown(void)
 }
 
 TestSuite(radix_make, .init = setup, .fini = teardown, .timeout = 20);
+TestSuite(radix_mark, .init = setup, .fini = teardown, .timeout = 20);
 TestSuite(radix_walk, .init = setup, .fini = teardown, .timeout = 20);
 
 static void
@@ -133,17 +136,81 @@ Test(radix_make, word_side_and_mark_are_apart_and_start_at_zero)
 
         cr_assert(atomic_load_explicit(scree__radix_word(r), memory_order_relaxed) == 0);
         cr_assert(atomic_load_explicit(scree__radix_side(r), memory_order_relaxed) == 0);
-        cr_assert(atomic_load_explicit(scree__radix_mark(r), memory_order_relaxed) == 0);
+        cr_assert(scree__radix_mark(r) == 0);
         atomic_store_explicit(scree__radix_word(r), i + 1, memory_order_relaxed);
         atomic_store_explicit(scree__radix_side(r), i + 2, memory_order_relaxed);
-        atomic_store_explicit(scree__radix_mark(r), (uint8_t)i, memory_order_relaxed);
+        cr_assert(scree__radix_mark_set(r, i % 16) == 0);
     }
     for (uint32_t i = 0; i < SCREE__RADIX_FANOUT; i++) {
         struct scree__radix_ref r = {ref.leaf, i};
 
         cr_assert(atomic_load_explicit(scree__radix_word(r), memory_order_relaxed) == i + 1);
         cr_assert(atomic_load_explicit(scree__radix_side(r), memory_order_relaxed) == i + 2);
-        cr_assert(atomic_load_explicit(scree__radix_mark(r), memory_order_relaxed) == (uint8_t)i);
+        cr_assert(scree__radix_mark(r) == i % 16);
+    }
+}
+
+Test(radix_make, a_slot_costs_less_than_17_bytes_with_its_share_of_the_inner_nodes)
+{
+    for (uint64_t id = 0; id < 1024 * 1024; id += 1024)
+        word_store(id, 1);
+    cr_assert(lt(u64, scree__radix_bytes(&radix), 1024 * 1024 * 166 / 10));
+}
+
+Test(radix_make, leaves_are_whole_and_apart_over_several_slabs)
+{
+    enum { LEAVES = 300 };
+    struct scree__radix_leaf *leaf[LEAVES];
+
+    for (uint64_t i = 0; i < LEAVES; i++) {
+        leaf[i] = scree__radix_make(&radix, i * 1024).leaf;
+        cr_assert(eq(u64, (uintptr_t)leaf[i] % SCREE__RADIX_ALIGN, 0));
+        for (uint32_t k = 0; k < SCREE__RADIX_FANOUT; k++) {
+            struct scree__radix_ref r = {leaf[i], k};
+
+            cr_assert(atomic_load_explicit(scree__radix_word(r), memory_order_relaxed) == 0);
+            cr_assert(atomic_load_explicit(scree__radix_side(r), memory_order_relaxed) == 0);
+            cr_assert(scree__radix_mark(r) == 0);
+        }
+        memset(leaf[i]->word, (int)i, sizeof leaf[i]->word);
+        memset(leaf[i]->side, (int)i, sizeof leaf[i]->side);
+        memset(leaf[i]->mark, (int)i, sizeof leaf[i]->mark);
+    }
+    for (uint64_t i = 0; i < LEAVES; i++) {
+        cr_assert(eq(u64, leaf[i]->first_id, i * 1024));
+        for (uint32_t k = 0; k < SCREE__RADIX_FANOUT; k++) {
+            struct scree__radix_ref r = {leaf[i], k};
+            uint64_t byte = i & 0xff;
+
+            cr_assert(atomic_load_explicit(scree__radix_word(r), memory_order_relaxed) ==
+                      byte * UINT64_C(0x0101010101010101));
+            cr_assert(atomic_load_explicit(scree__radix_side(r), memory_order_relaxed) ==
+                      byte * UINT64_C(0x0101010101010101));
+            cr_assert(scree__radix_mark(r) == (k % 2 == 0 ? byte & 15 : byte >> 4));
+        }
+    }
+}
+
+Test(radix_mark, setting_and_clearing_tell_what_was_there_and_leave_the_neighbours_alone)
+{
+    for (uint32_t at = 4; at < 6; at++) { /* an even slot and an odd one */
+        for (unsigned before = 0; before < 16; before++) {
+            for (unsigned bits = 0; bits < 16; bits++) {
+                struct scree__radix_leaf *leaf = scree__radix_make(&radix, 0).leaf;
+                struct scree__radix_ref r = {leaf, at};
+
+                memset(leaf->mark, 0x66, sizeof leaf->mark);
+                scree__radix_mark_clear(r, 15);
+                scree__radix_mark_set(r, (uint8_t)before);
+                cr_assert(scree__radix_mark_set(r, (uint8_t)bits) == before);
+                cr_assert(scree__radix_mark(r) == (before | bits));
+                cr_assert(scree__radix_mark_clear(r, (uint8_t)bits) == (before | bits));
+                cr_assert(scree__radix_mark(r) == (before & ~bits));
+                for (uint32_t i = 0; i < 16; i++)
+                    cr_assert(i == at ||
+                              scree__radix_mark((struct scree__radix_ref){leaf, i}) == 6);
+            }
+        }
     }
 }
 
@@ -216,5 +283,22 @@ Test(radix_make, out_of_memory_at_any_node_leaves_a_whole_tree)
     }
     word_store(UINT64_MAX, 44);
     cr_assert(eq(u64, word_load(UINT64_MAX), 44));
+}
+
+Test(radix_make, out_of_memory_for_a_slab_is_over_when_there_is_memory_again)
+{
+    uint64_t id = 0;
+
+    word_store(1023 * 1024, 5); /* the inner node is there: only slabs are allocated */
+    scree__alloc_fault(1, UINT64_MAX);
+    while (scree__radix_make(&radix, id).leaf != NULL)
+        id += 1024;
+    for (unsigned i = 0; i < 1000; i++)
+        cr_assert(eq(ptr, scree__radix_make(&radix, id).leaf, NULL));
+    scree__alloc_fault(0, 0);
+    cr_assert(eq(ptr, scree__radix_find(&radix, id).leaf, NULL));
+    word_store(id, 6);
+    cr_assert(eq(u64, word_load(id), 6));
+    cr_assert(eq(u64, word_load(1023 * 1024), 5));
 }
 #endif

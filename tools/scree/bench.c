@@ -1,5 +1,5 @@
 /*
- * bench.c - `scree bench`: one workload in a child process, checked by the parent, one line of JSON.
+ * bench.c - `scree bench`: options; one workload in a child process, checked by the parent.
  *
  * The child has the cache to itself, so that its memory and I/O figures are the engine's and a crash is
  * a real one; what the parent needs to check the pages lies in memory both share.
@@ -8,7 +8,6 @@
 
 #include <argp.h>
 #include <errno.h>
-#include <jansson.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,39 +17,42 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#define MALLOC_FRUGAL "thp:default,narenas:2,dirty_decay_ms:0,muzzy_decay_ms:0"
 #define COMMIT_IDS_MAX (1u << 26) /* of all threads: 512 MiB of address space, touched as used */
-
-/* Given by the build; a build by hand need not. */
-#ifndef SCREE_BUILD_FLAGS
-#define SCREE_BUILD_FLAGS "flags unknown"
-#endif
-#ifndef SCREE_BUILD_COMMIT
-#define SCREE_BUILD_COMMIT "unknown"
-#endif
 
 static const char *const workload_names[BENCH_WORKLOADS] = {
     [BENCH_FRAG_MERGE] = "frag-merge", [BENCH_PAGE_GET] = "page-get",
     [BENCH_PAGE_VIEW] = "page-view",   [BENCH_PAGE_GET_COLD] = "page-get-cold",
     [BENCH_MIXED] = "mixed",           [BENCH_COMMIT] = "commit",
-    [BENCH_RECOVER] = "recover"};
+    [BENCH_CHURN] = "churn",           [BENCH_RECOVER] = "recover"};
+
+enum { OPT_TARGET = 256, OPT_SEGMENT, OPT_NO_PUNCH, OPT_DISK_LIMIT, OPT_SAMPLES, OPT_KEEP };
 
 static const struct argp_option option_list[] = {
     {"workload", 'w', "NAME", 0,
-     "frag-merge, page-get, page-view, page-get-cold, mixed, commit or recover", 0},
+     "frag-merge, page-get, page-view, page-get-cold, mixed, commit, churn or recover", 0},
     {"threads", 't', "N", 0, "threads (1)", 0},
-    {"seconds", 's', "S", 0, "how long the timed part runs (4)", 0},
-    {"n", 'n', "N", 0, "pages (100000; page-get-cold: 4 x cache)", 0},
-    {"page", 'p', "BYTES", 0, "a page without fragments, 64 at least (1024)", 0},
+    {"seconds", 's', "S", 0, "how long the timed part runs (4; churn: until it is done)", 0},
+    {"n", 'n', "N", 0, "pages (100000; churn: 250000; page-get-cold: 4 x cache)", 0},
+    {"page", 'p', "BYTES", 0, "a page without fragments, 64 at least (1024; churn: 4096)", 0},
     {"frag", 'f', "BYTES", 0, "a fragment, 8 at least (64)", 0},
     {"value", 'v', "BYTES", 0, "what commit writes (100)", 0},
-    {"cache", 'c', "MIB", 0, "cache (512; page-get-cold with --n: a quarter of the data)", 0},
+    {"cache", 'c', "MIB", 0,
+     "cache (512; churn: 64; page-get-cold with --n: a quarter of the data)", 0},
     {"dir", 'd', "D", 0, "only D/scree-bench is written, and removed (.)", 0},
     {"sync", 'y', "none|group", 0, "group: durable before a call returns (none; commit: group)", 0},
-    {"dist", 'i', "uniform|zipfian", 0, "keys (uniform; mixed: zipfian)", 0},
-    {"compress", 'z', "none|zstd", 0, "of records (none)", 0},
-    {"verify", 'V', NULL, 0, "count every append and check all pages exactly", 0},
+    {"dist", 'i', "uniform|zipfian", 0, "keys (uniform; mixed, churn: zipfian)", 0},
+    {"compress", 'z', "none|zstd[:LEVEL]", 0, "of records (none; level 3, from 1 to 19)", 0},
+    {"verify", 'V', NULL, 0, "keep count of every update and check all pages exactly", 0},
     {"crash", 'C', NULL, 0, "end without a close, so that open_s is recovery", 0},
     {"seed", 'S', "S", 0, "of contents and keys (1)", 0},
+    {"keep", OPT_KEEP, NULL, 0, "leave D/scree-bench there, to be looked at", 0},
+    {NULL, 0, NULL, 0, "Space:", 1},
+    {"target", OPT_TARGET, "X", 0, "clean until the disk is this times what lives (1.5)", 0},
+    {"segment", OPT_SEGMENT, "SIZE", 0, "a segment file in MiB, or as in 64K (64)", 0},
+    {"no-punch", OPT_NO_PUNCH, NULL, 0, "punch no holes, as where the file system cannot", 0},
+    {"disk-limit", OPT_DISK_LIMIT, "MIB", 0, "the most the log and snapshots may take (none)", 0},
+    {"samples", OPT_SAMPLES, "FILE", 0, "churn: a table of what was sampled, comma-separated", 0},
     {0}};
 
 static int
@@ -64,10 +66,22 @@ one_of(const struct argp_state *state, const char *text, const char *const *name
 }
 
 static void
+parse_compress(const struct argp_state *state, const char *arg, struct bench_options *o)
+{
+    o->compress = arg;
+    o->zstd_level = 0;
+    if (strcmp(arg, "zstd") == 0)
+        o->zstd_level = 3;
+    else if (strncmp(arg, "zstd:", 5) == 0)
+        o->zstd_level = (int32_t)tool_number(state, arg + 5, 1, 19);
+    else if (strcmp(arg, "none") != 0)
+        argp_error(state, "'%s' is not known here", arg);
+}
+
+static void
 parse_word(int key, char *arg, struct argp_state *state, struct bench_options *o)
 {
-    static const char *const syncs[] = {"none", "group"}, *const dists[] = {"uniform", "zipfian"},
-                             *const codecs[] = {"none", "zstd"};
+    static const char *const syncs[] = {"none", "group"}, *const dists[] = {"uniform", "zipfian"};
 
     switch (key) {
     case 'w':
@@ -82,9 +96,47 @@ parse_word(int key, char *arg, struct argp_state *state, struct bench_options *o
         o->given_dist = true;
         break;
     default:
-        o->zstd = one_of(state, arg, codecs, 2) == 1;
+        parse_compress(state, arg, o);
         break;
     }
+}
+
+static error_t
+parse_space(int key, char *arg, struct argp_state *state, struct bench_options *o)
+{
+    switch (key) {
+    case OPT_TARGET:
+        o->target = tool_real(state, arg, 1.05, 100);
+        return 0;
+    case OPT_SEGMENT:
+        o->segment_bytes = tool_size(state, arg, 64u << 10, 1ull << 40);
+        return 0;
+    case OPT_NO_PUNCH:
+        o->no_punch = true;
+        return 0;
+    case OPT_DISK_LIMIT:
+        o->disk_limit_bytes = tool_number(state, arg, 1, 1u << 30) << 20;
+        return 0;
+    case OPT_KEEP:
+        o->keep = true;
+        return 0;
+    case OPT_SAMPLES:
+        o->samples = arg;
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static void
+churn_defaults(struct bench_options *o)
+{
+    if (!o->given_n)
+        o->n = 250000;
+    if (!o->given_page)
+        o->page = 4096;
+    if (!o->given_cache)
+        o->cache_mib = 64;
 }
 
 /* What depends on several options, when all are read. */
@@ -94,7 +146,11 @@ parse_end(struct argp_state *state, struct bench_options *o)
     if (o->workload_name == NULL)
         argp_error(state, "--workload is missing");
     if (!o->given_dist)
-        o->zipfian = o->workload == BENCH_MIXED;
+        o->zipfian = o->workload == BENCH_MIXED || o->workload == BENCH_CHURN;
+    if (o->workload == BENCH_CHURN)
+        churn_defaults(o);
+    else if (o->samples != NULL)
+        argp_error(state, "--samples goes with --workload churn");
     if (o->workload == BENCH_COMMIT)
         o->group = true;
     if (o->workload == BENCH_RECOVER) {
@@ -132,6 +188,7 @@ bench_parse(int key, char *arg, struct argp_state *state)
         return 0;
     case 's':
         o->seconds = tool_real(state, arg, 0.01, 86400);
+        o->given_seconds = true;
         return 0;
     case 'n':
         o->n = tool_number(state, arg, 1, 1u << 30);
@@ -139,6 +196,7 @@ bench_parse(int key, char *arg, struct argp_state *state)
         return 0;
     case 'p':
         o->page = (uint32_t)tool_number(state, arg, 64, 1u << 19);
+        o->given_page = true;
         return 0;
     case 'f':
         o->frag = (uint32_t)tool_number(state, arg, 8, 1u << 14);
@@ -166,7 +224,7 @@ bench_parse(int key, char *arg, struct argp_state *state)
         parse_end(state, o);
         return 0;
     default:
-        return ARGP_ERR_UNKNOWN;
+        return parse_space(key, arg, state, o);
     }
 }
 
@@ -180,10 +238,12 @@ run_prepare(struct bench_run *run)
     run->ids = tool_shared_alloc(o->n * sizeof(uint64_t));
     run->commit_ids = tool_shared_alloc(COMMIT_IDS_MAX * sizeof(uint64_t));
     run->appends_span = 2 * o->n + 1024;
-    if (o->verify)
-        run->appends = tool_shared_alloc(o->threads * run->appends_span * sizeof(uint32_t));
+    if (o->verify && o->workload == BENCH_CHURN)
+        run->puts = tool_shared_alloc(o->threads * run->appends_span * sizeof(*run->puts));
+    else if (o->verify)
+        run->appends = tool_shared_alloc(o->threads * run->appends_span * sizeof(*run->appends));
     if (run->shared == NULL || run->ids == NULL || run->commit_ids == NULL ||
-        (o->verify && run->appends == NULL))
+        (o->verify && run->puts == NULL && run->appends == NULL))
         return -ENOMEM;
     run->shared->commit_cap = o->workload == BENCH_COMMIT ? COMMIT_IDS_MAX / o->threads : 0;
     return tool_remove_tree(o->dir);
@@ -217,75 +277,24 @@ run_child(struct bench_run *run)
     return -ECHILD;
 }
 
+/* Data larger than the cache: memory is what is looked at, and jemalloc's habit of keeping what was freed, in
+   arenas and in huge pages, would be. It is told at its start, so start anew; a caller's own choice stands. */
 static void
-add_latency(json_t *line, const struct bench_shared *s)
+restart_frugal(const struct bench_options *o, int argc, char **argv)
 {
-    static const struct {
-        const char *name;
-        double q;
-    } quantiles[] = {{"p50_us", 0.5}, {"p99_us", 0.99}, {"p999_us", 0.999}};
-    double max = (double)atomic_load_explicit(&s->latency.max, memory_order_relaxed);
+    char **again = calloc((size_t)argc + 2, sizeof(*again));
 
-    for (size_t i = 0; i < sizeof(quantiles) / sizeof(quantiles[0]); i++) {
-        double ns = (double)scree__histogram_quantile(&s->latency, quantiles[i].q);
-
-        (void)json_object_set_new(line, quantiles[i].name, json_real(ns * 1e-3));
+    if (again == NULL || getenv("MALLOC_CONF") != NULL || o->n * o->page <= o->cache_bytes ||
+        setenv("MALLOC_CONF", MALLOC_FRUGAL, 0) != 0) {
+        free(again);
+        return;
     }
-    (void)json_object_set_new(line, "max_us", json_real(max * 1e-3));
-}
-
-static double
-ratio(uint64_t a, uint64_t b)
-{
-    return b == 0 ? 0 : (double)a / (double)b;
-}
-
-static void
-add_figures(json_t *line, const struct bench_options *o, const struct bench_shared *s)
-{
-    json_t *figures;
-    char config[512];
-
-    (void)snprintf(config, sizeof(config), "cc %s; %s; commit %s", __VERSION__, SCREE_BUILD_FLAGS,
-                   SCREE_BUILD_COMMIT);
-    figures =
-        json_pack("{s:I,s:I,s:f,s:I,s:I,s:f,s:I,s:I,s:I,s:f,s:f,s:f,s:b,s:s}", "disk_bytes",
-                  (json_int_t)s->disk_bytes, "live_bytes", (json_int_t)s->live_bytes, "space_amp",
-                  ratio(s->disk_bytes, s->live_bytes), "user_bytes", (json_int_t)s->user_bytes,
-                  "device_bytes", (json_int_t)s->device_bytes, "write_amp",
-                  ratio(s->device_bytes, s->user_bytes), "read_bytes",
-                  (json_int_t)s->device_read_bytes, "peak_rss", (json_int_t)s->peak_rss, "rss_anon",
-                  (json_int_t)s->rss_anon, "load_s", s->load_s, "close_s", s->close_s, "open_s",
-                  s->open_s, "verified", (int)s->verified, "config", config);
-    (void)json_object_update(line, figures);
-    json_decref(figures);
-    (void)json_object_set_new(line, "resident_bytes", json_integer((json_int_t)s->resident_bytes));
-    if (o->workload == BENCH_RECOVER) {
-        (void)json_object_set_new(line, "entries_s", json_real(s->entries_s));
-        (void)json_object_set_new(line, "replay_mb_s", json_real(s->replay_mb_s));
-    }
-}
-
-static int
-print_line(const struct bench_options *o, const struct bench_shared *s)
-{
-    json_t *line = json_pack(
-        "{s:s,s:s,s:s,s:I,s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:s,s:f,s:I,s:f}", "engine", "scree",
-        "version", scree_version_string(), "workload", o->workload_name, "threads",
-        (json_int_t)o->threads, "sync", o->group ? "group" : "none", "dist",
-        o->zipfian ? "zipfian" : "uniform", "cache_mib", (json_int_t)o->cache_mib, "n",
-        (json_int_t)o->n, "page", (json_int_t)o->page, "frag", (json_int_t)o->frag, "value",
-        (json_int_t)o->value, "compress", o->zstd ? "zstd" : "none", "seconds", s->seconds, "ops",
-        (json_int_t)s->ops, "ops_s", s->seconds > 0 ? (double)s->ops / s->seconds : 0.0);
-    int rc;
-
-    if (line == NULL)
-        return -ENOMEM;
-    add_latency(line, s);
-    add_figures(line, o, s);
-    rc = json_dumpf(line, stdout, JSON_COMPACT | JSON_REAL_PRECISION(7));
-    json_decref(line);
-    return rc != 0 || putchar('\n') < 0 || fflush(stdout) != 0 ? -EIO : 0;
+    again[0] = "scree";
+    again[1] = "bench";
+    for (int i = 1; i < argc; i++)
+        again[i + 1] = argv[i];
+    (void)execv("/proc/self/exe", again);
+    free(again); /* without, then */
 }
 
 int
@@ -301,6 +310,7 @@ tool_bench(int argc, char **argv)
         0,
         0};
     struct bench_run run;
+    bool promise = true;
     int rc;
 
     memset(&run, 0, sizeof(run));
@@ -311,23 +321,28 @@ tool_bench(int argc, char **argv)
                                          .frag = 64,
                                          .value = 100,
                                          .cache_mib = 512,
+                                         .compress = "none",
                                          .parent_dir = ".",
                                          .seed = 1};
     (void)argp_parse(&argp, argc, argv, 0, NULL, &run.options);
+    restart_frugal(&run.options, argc, argv);
     rc = run_prepare(&run);
     if (rc == 0)
         rc = run_child(&run);
+    if (run.options.samples != NULL && bench_samples_write(&run) != 0 && rc == 0)
+        rc = -EIO;
     if (rc != 0) {
-        tool_complain(run.options.dir, rc);
+        if (rc != -ECHILD) /* who ended without its figures has said why */
+            tool_complain(run.options.dir, rc);
         (void)tool_remove_tree(run.options.dir);
         return TOOL_TROUBLE;
     }
     rc = bench_check(&run);
-    if (print_line(&run.options, run.shared) != 0)
+    if (bench_line_print(&run, &promise) != 0)
         return TOOL_TROUBLE;
-    if (rc != 0) {
+    if (rc != 0 || !promise || run.options.keep) {
         (void)fprintf(stderr, "scree bench: %s is kept\n", run.options.dir);
-        return TOOL_WRONG;
+        return rc == 0 && promise ? TOOL_OK : TOOL_WRONG;
     }
     return tool_remove_tree(run.options.dir) == 0 ? TOOL_OK : TOOL_TROUBLE;
 }

@@ -37,8 +37,23 @@ bench_open_options(const struct bench_run *run, scree_options *options_out)
     scree_options_init(options_out);
     options_out->flags = SCREE_CREATE;
     options_out->cache_bytes = run->options.cache_bytes;
-    options_out->compression_level = run->options.zstd ? 3 : 0;
+    options_out->compression_level = run->options.zstd_level;
     options_out->materializer = &run->materializer;
+    if (run->options.no_punch)
+        options_out->flags |= SCREE_NO_PUNCH;
+    if (run->options.segment_bytes != 0)
+        options_out->segment_bytes = run->options.segment_bytes;
+    if (run->options.target != 0)
+        options_out->space_amp_target = run->options.target;
+    options_out->disk_limit_bytes = run->options.disk_limit_bytes;
+}
+
+int
+bench_stats(scree_cache *cache, scree_stats *stats_out)
+{
+    memset(stats_out, 0, sizeof(*stats_out));
+    stats_out->size = sizeof(*stats_out);
+    return scree_stats_get(cache, stats_out);
 }
 
 /* ---- what each thread does ------------------------------------------------------------------------ */
@@ -52,10 +67,16 @@ load_keys(struct phase_thread *p)
     p->id_min = UINT64_MAX;
     for (uint64_t key = p->from; key < p->to && p->worker->error == 0; key++) {
         scree_page_id id = 0;
+        unsigned char *page = p->worker->copy;
 
-        bench_page_make(p->worker->copy, o->page, key, o->seed);
-        p->worker->error = scree_page_allocate(p->worker->cache,
-                                               (scree_slice){p->worker->copy, o->page}, &id, NULL);
+        if (o->workload == BENCH_CHURN) {
+            page = p->worker->frags; /* body 0: operation 0 */
+            bench_churn_stamp(page, 0, key);
+        } else {
+            bench_page_make(page, o->page, key, o->seed);
+        }
+        p->worker->error =
+            scree_page_allocate(p->worker->cache, (scree_slice){page, o->page}, &id, NULL);
         run->ids[key] = id;
         p->id_min = id < p->id_min ? id : p->id_min;
         p->id_max = id > p->id_max ? id : p->id_max;
@@ -160,7 +181,6 @@ load(struct bench_run *run, struct phase_thread *threads, _Atomic uint32_t *stop
     struct bench_shared *s = run->shared;
     unsigned n = run->options.threads;
     double took;
-    int rc;
 
     for (unsigned i = 0; i < n; i++) {
         threads[i].from = run->options.n * i / n;
@@ -177,13 +197,24 @@ load(struct bench_run *run, struct phase_thread *threads, _Atomic uint32_t *stop
         s->id_max = threads[i].id_max > s->id_max ? threads[i].id_max : s->id_max;
     }
     if (s->id_max > UINT32_MAX ||
-        (run->appends != NULL && s->id_max - s->id_min >= run->appends_span)) {
+        (run->options.verify && s->id_max - s->id_min >= run->appends_span)) {
         (void)fprintf(stderr, "scree bench: page ids up to %" PRIu64 " are more than it can draw\n",
                       s->id_max);
         return SCREE_E_TOO_BIG;
     }
-    rc = scree_flush(threads[0].worker->cache, NULL);
-    return rc;
+    return scree_flush(threads[0].worker->cache, NULL);
+}
+
+/* Operations for so long; of a churn a given number, `rounds` for each page, for so long at most. */
+static double
+operations(struct bench_run *run, struct phase_thread *threads, double seconds, unsigned rounds,
+           _Atomic uint32_t *stop)
+{
+    if (run->churn != NULL) {
+        bench_churn_begin(run, rounds * run->options.n, seconds, rounds > 1);
+        seconds = 0;
+    }
+    return phase_run(threads, run->options.threads, operate, seconds, stop);
 }
 
 /* The phases behind the load. */
@@ -192,15 +223,18 @@ measure(struct bench_run *run, struct phase_thread *threads, _Atomic uint32_t *s
 {
     struct bench_shared *s = run->shared;
     unsigned n = run->options.threads;
-    double warm = run->options.seconds * WARM_SHARE;
+    double warm = run->options.seconds * WARM_SHARE, seconds = run->options.seconds;
+    scree_cache *cache = threads[0].worker->cache;
     int rc;
 
     for (unsigned i = 0; i < n; i++)
         threads[i].to = s->commit_cap > 0 ? s->commit_cap / 8 : NO_LIMIT;
-    s->seconds = phase_run(threads, n, operate, warm < WARM_S_MAX ? warm : WARM_S_MAX, stop);
+    s->seconds = operations(run, threads, warm < WARM_S_MAX ? warm : WARM_S_MAX, 1, stop);
     if (s->seconds < 0)
         return (int)s->seconds;
-    rc = scree_flush(threads[0].worker->cache, NULL);
+    rc = scree_flush(cache, NULL);
+    if (rc == 0)
+        rc = bench_stats(cache, &s->begun);
     if (rc != 0)
         return rc;
     for (unsigned i = 0; i < n; i++) {
@@ -210,9 +244,13 @@ measure(struct bench_run *run, struct phase_thread *threads, _Atomic uint32_t *s
     }
     s->device_bytes = tool_proc_io_bytes("write_bytes:");
     s->device_read_bytes = tool_proc_io_bytes("read_bytes:");
-    s->seconds = phase_run(threads, n, operate, run->options.seconds, stop);
+    if (run->churn != NULL && !run->options.given_seconds)
+        seconds = 0;
+    s->seconds = operations(run, threads, seconds, BENCH_CHURN_ROUNDS, stop);
     if (s->seconds < 0)
         return (int)s->seconds;
+    if (run->churn != NULL)
+        bench_churn_end(run);
     for (unsigned i = 0; i < n; i++) {
         s->ops += threads[i].worker->ops;
         s->user_bytes += threads[i].worker->user_bytes;
@@ -247,9 +285,11 @@ workers_make(struct bench_run *run, scree_cache *cache, struct phase_thread *thr
         w->stop = stop;
         tool_rng_init(&w->rng, run->options.seed * 1000 + i);
         w->latency = calloc(1, sizeof(*w->latency));
+        w->harness_bytes = sizeof(*w->latency) + (drawn ? DRAWS * sizeof(uint32_t) : 0);
         rc = bench_worker_init(w);
         if (rc != 0 || w->latency == NULL)
             return SCREE_E_NO_MEMORY;
+        run->shared->harness_bytes += w->harness_bytes;
         threads[i].worker = w;
         if (drawn) {
             threads[i].draws = malloc(DRAWS * sizeof(uint32_t));
@@ -288,16 +328,22 @@ run_phases(struct bench_run *run, struct phase_thread *threads, _Atomic uint32_t
 static int
 take_figures(struct bench_run *run, scree_cache *cache)
 {
-    scree_stats stats;
-    int rc;
-
-    memset(&stats, 0, sizeof(stats));
-    stats.size = sizeof(stats);
-    rc = scree_stats_get(cache, &stats);
-    run->shared->live_bytes = stats.live_bytes;
-    run->shared->resident_bytes = stats.resident_bytes;
     run->shared->rss_anon = tool_proc_status_bytes("RssAnon:");
-    return rc;
+    return bench_stats(cache, &run->shared->ended);
+}
+
+/* What the parent gave: touched for each page and, to verify, by each thread. */
+static uint64_t
+tables_bytes(const struct bench_run *run)
+{
+    const struct bench_options *o = &run->options;
+    uint64_t each = sizeof(uint64_t);
+
+    if (run->appends != NULL)
+        each += o->threads * sizeof(*run->appends);
+    if (run->puts != NULL)
+        each += o->threads * sizeof(*run->puts);
+    return sizeof(*run->shared) + o->n * each;
 }
 
 static int
@@ -328,6 +374,9 @@ bench_child(struct bench_run *run)
 
     atomic_init(&stop, 0);
     bench_open_options(run, &options);
+    options.event = bench_churn_event;
+    options.callback_ctx = run->shared;
+    run->shared->harness_bytes = tables_bytes(run);
     rc = scree_open(run->options.dir, &options, &cache);
     if (rc != 0) {
         tool_complain(run->options.dir, rc);
@@ -337,6 +386,8 @@ bench_child(struct bench_run *run)
     threads = calloc(run->options.threads, sizeof(*threads));
     rc = workers == NULL || threads == NULL ? SCREE_E_NO_MEMORY
                                             : workers_make(run, cache, threads, workers, &stop);
+    if (rc == 0 && run->options.workload == BENCH_CHURN)
+        rc = bench_churn_init(run, cache);
     if (rc == 0)
         rc = run_phases(run, threads, &stop);
     if (rc == 0)

@@ -6,6 +6,8 @@
  *             page holds nfrag mod 17 fragments, the newest ones: a function of the count alone, which
  *             is what makes the merge law hold.
  *   fragment  u64 stamp (page id << 8 | pool index), body of that pool index
+ *   churn     page without fragments whose base is u64 operation, u64 page id, body of pool index
+ *             operation mod pool; as loaded: operation 0, the key for the id
  *
  * Half of every 64 bytes is random, the other half one repeated byte: about half compresses.
  */
@@ -60,6 +62,32 @@ void
 bench_value_make(void *value, uint32_t len, unsigned thread, uint64_t k, uint64_t seed)
 {
     fill(value, len, tool_mix((uint64_t)thread << 48 | k) ^ seed);
+}
+
+void
+bench_churn_make(void *page, uint32_t len, uint32_t index, uint64_t seed)
+{
+    bench_page_make(page, len, 0xc0000000u + index, seed);
+}
+
+void
+bench_churn_stamp(void *page, uint64_t op, uint64_t name)
+{
+    const uint64_t stamp[2] = {op, name};
+
+    memcpy((unsigned char *)page + HEAD_BYTES, stamp, sizeof(stamp));
+}
+
+bool
+bench_churn_check(scree_slice page, uint64_t id, uint64_t key, const struct bench_options *o,
+                  unsigned char *scratch, uint64_t *op_out)
+{
+    if (page.len != o->page)
+        return false;
+    memcpy(op_out, (const unsigned char *)page.data + HEAD_BYTES, sizeof(*op_out));
+    bench_churn_make(scratch, o->page, *op_out % BENCH_POOL, o->seed);
+    bench_churn_stamp(scratch, *op_out, *op_out == 0 ? key : id);
+    return memcmp(page.data, scratch, page.len) == 0;
 }
 
 bool

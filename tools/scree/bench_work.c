@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BATCH 64u
+#define NO_SPACE_MS_MAX 60000u /* then the disk is taken to be full for good */
 
 typedef int (*bench_op)(struct bench_worker *w);
 
@@ -94,6 +94,45 @@ op_mixed(struct bench_worker *w)
     return tool_rng_next(&w->rng) >> 63 ? op_page_get(w) : op_frag_merge(w);
 }
 
+/* A full disk is not an error of the engine's if it finds room again: cleaning works at it meanwhile. */
+static int
+put_again(struct bench_worker *w, scree_page_id id, scree_slice page, scree_version *version_out)
+{
+    int rc = SCREE_E_NO_SPACE;
+
+    for (unsigned ms = 0; rc == SCREE_E_NO_SPACE && ms < NO_SPACE_MS_MAX; ms++) {
+        /* Relaxed: a counter. */
+        (void)atomic_fetch_add_explicit(&w->run->shared->no_space, 1, memory_order_relaxed);
+        tool_sleep_ms(1);
+        rc = scree_page_put(w->cache, id, page, version_out);
+    }
+    return rc;
+}
+
+static inline int
+op_churn(struct bench_worker *w)
+{
+    const struct bench_run *run = w->run;
+    uint64_t op = w->next++;
+    scree_page_id id = next_id(w);
+    unsigned char *page = w->frags + (op % BENCH_POOL) * run->options.page;
+    scree_slice slice = {page, run->options.page};
+    scree_version version;
+    int rc;
+
+    bench_churn_stamp(page, op, id);
+    rc = scree_page_put(w->cache, id, slice, &version);
+    if (rc == SCREE_E_NO_SPACE)
+        rc = put_again(w, id, slice, &version);
+    if (rc != 0)
+        return rc;
+    if (run->puts != NULL)
+        run->puts[w->thread * run->appends_span + (id - run->shared->id_min)] =
+            (struct bench_put){version, op};
+    w->user_bytes += run->options.page;
+    return settle(w, version);
+}
+
 static inline int
 op_commit(struct bench_worker *w)
 {
@@ -124,17 +163,33 @@ loop(struct bench_worker *w, uint64_t max_ops, bench_op op, bool every)
     while (rc == 0 && ops < max_ops &&
            atomic_load_explicit(w->stop, memory_order_relaxed) == 0) { /* only ends the loop */
         uint64_t start = tool_now_ns();
+        uint64_t batch = every ? 1 : max_ops - ops < BENCH_BATCH ? max_ops - ops : BENCH_BATCH;
 
         rc = op(w);
         scree__histogram_add(w->latency, tool_now_ns() - start);
         ops += rc == 0;
-        for (unsigned i = 1; !every && i < BATCH && rc == 0; i++) {
+        for (uint64_t i = 1; i < batch && rc == 0; i++) {
             rc = op(w);
             ops += rc == 0;
         }
     }
     w->ops += ops;
     w->error = rc;
+}
+
+/* Operations have numbers, handed out in batches to whoever comes. */
+static void
+loop_churn(struct bench_worker *w, bool every)
+{
+    uint64_t from, n;
+
+    while (w->error == 0 && atomic_load_explicit(w->stop, memory_order_relaxed) == 0 &&
+           (n = bench_churn_take(w->run, &from)) > 0) {
+        w->next = from;
+        loop(w, n, op_churn, every);
+        if (w->error == 0)
+            bench_churn_done(w->run, from, n);
+    }
 }
 
 void
@@ -159,6 +214,9 @@ bench_worker_run(struct bench_worker *w, uint64_t max_ops)
     case BENCH_COMMIT:
         loop(w, max_ops, op_commit, true);
         break;
+    case BENCH_CHURN:
+        loop_churn(w, every);
+        break;
     case BENCH_RECOVER: /* its work is the load */
     case BENCH_WORKLOADS:
         break;
@@ -169,20 +227,21 @@ int
 bench_worker_init(struct bench_worker *w)
 {
     const struct bench_options *o = &w->run->options;
+    bool churn = o->workload == BENCH_CHURN;
     size_t copy = o->page + (size_t)BENCH_FRAGS_KEPT * o->frag;
+    size_t body = churn ? o->page : o->frag;
 
-    w->copy = malloc(copy > o->value ? copy : o->value);
-    w->frags = malloc((size_t)BENCH_POOL * o->frag);
+    copy = copy > o->value ? copy : o->value;
+    w->copy = malloc(copy);
+    w->frags = malloc(BENCH_POOL * body);
     if (w->copy == NULL || w->frags == NULL)
         return SCREE_E_NO_MEMORY;
-    for (uint32_t i = 0; i < BENCH_POOL; i++)
-        bench_fragment_make(w->frags + (size_t)i * o->frag, o->frag, i, o->seed);
+    w->harness_bytes += copy + BENCH_POOL * body;
+    for (uint32_t i = 0; i < BENCH_POOL; i++) {
+        if (churn)
+            bench_churn_make(w->frags + i * body, o->page, i, o->seed);
+        else
+            bench_fragment_make(w->frags + i * body, o->frag, i, o->seed);
+    }
     return 0;
-}
-
-void
-bench_worker_destroy(struct bench_worker *w)
-{
-    free(w->copy);
-    free(w->frags);
 }

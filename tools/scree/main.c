@@ -3,6 +3,7 @@
  */
 #include "tool.h"
 
+#include <argp.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -20,6 +21,7 @@ static const struct {
     {"stress", tool_stress, "scree stress", "work on self-checking pages, kill -9, recover, check"},
     {"bench", tool_bench, "scree bench", "one workload, one line of JSON"},
     {"stat", tool_stat, "scree stat", "figures of a directory"},
+    {"map", tool_map, "scree map", "where in the log the live bytes lie, as text or picture"},
     {"dump", tool_dump, "scree dump", "pages of a directory, or the bytes of one page"},
 };
 
@@ -37,6 +39,7 @@ usage(FILE *to)
 int
 main(int argc, char **argv)
 {
+    argp_err_exit_status = TOOL_TROUBLE; /* of a usage error */
     if (argc < 2) {
         usage(stderr);
         return TOOL_TROUBLE;

@@ -1,6 +1,7 @@
 /*
  * stat.c - `scree stat DIR`: what a directory holds and how opening it went.
  */
+#include "map.h"
 #include "tool.h"
 
 #include "snapshot/snapshot.h"
@@ -69,7 +70,7 @@ stat_directory(const char *dir, const struct scree__manifest *m)
     (void)stat_add(o, "segment_bytes", (double)m->segment_bytes);
     (void)stat_add(o, "manifest", (double)m->number);
     (void)stat_add(o, "snapshot_generations", (double)m->generations);
-    (void)stat_add(o, "files_bytes", (double)tool_disk_bytes(dir));
+    (void)stat_add(o, "files_bytes", (double)tool_disk_usage(dir).bytes);
     return o;
 }
 
@@ -90,6 +91,47 @@ stat_recovery(const scree_cache *cache, int *rc_out)
     (void)stat_add(o, "torn_bytes", (double)info.torn_bytes);
     (void)stat_add(o, "batches_discarded", (double)info.batches_discarded);
     (void)stat_add(o, "elapsed_us", (double)info.elapsed_us);
+    return o;
+}
+
+/* What the log and the table take at this moment; what was punched in all, not since this open. */
+static json_t *
+stat_space(scree_cache *cache, const char *dir, int *rc_out)
+{
+    struct map map = {.dir = dir};
+    scree_stats s = {.size = sizeof(s)};
+    json_t *o = json_object();
+
+    *rc_out = scree_stats_get(cache, &s);
+    if (*rc_out == 0)
+        *rc_out = scree_segments_each(cache, map_add, &map);
+    (void)stat_add(o, "segments", (double)s.segments);
+    (void)stat_add(o, "disk_bytes", (double)s.disk_bytes);
+    (void)stat_add(o, "live_bytes", (double)s.live_bytes);
+    (void)stat_add(o, "dead_bytes", (double)s.dead_bytes);
+    (void)stat_add(o, "waiting_bytes", (double)s.waiting_bytes);
+    (void)stat_add(o, "punched_bytes", (double)map.sum.punched);
+    (void)stat_add(o, "unwritten_bytes", (double)map.sum.unwritten);
+    (void)stat_add(o, "space_amp", s.space_amp);
+    (void)stat_add(o, "snapshot_disk_bytes", (double)s.snapshot_disk_bytes);
+    (void)stat_add(o, "table_bytes", (double)s.table_bytes);
+    map_destroy(&map);
+    return o;
+}
+
+/* The cache's own figures without those shown already, and without a ratio of reads where none was made. */
+static json_t *
+stat_rest(scree_cache *cache, json_t *shown, int *rc_out)
+{
+    json_t *o = json_object();
+    const char *name;
+    json_t *value;
+
+    *rc_out = scree_stats_each(cache, stat_add, o);
+    json_object_foreach(shown, name, value)(void) json_object_del(o, name);
+    if (json_integer_value(json_object_get(o, "hits")) == 0 &&
+        json_integer_value(json_object_get(o, "misses")) == 0)
+        (void)json_object_del(o, "hit_ratio");
     return o;
 }
 
@@ -127,26 +169,26 @@ tool_stat(int argc, char **argv)
     struct stat_options o = {0};
     struct scree__manifest manifest;
     scree_cache *cache;
-    json_t *all, *stats = json_object();
-    int rc, rc_recovery;
+    json_t *all, *space;
+    int rc, rc_recovery, rc_space;
 
     (void)argp_parse(&argp, argc, argv, 0, NULL, &o);
-    if (tool_open_any(o.dir, &manifest, &cache) != 0) {
-        json_decref(stats);
+    if (tool_open_any(o.dir, &manifest, &cache) != 0)
         return TOOL_TROUBLE;
-    }
     all = json_object();
     (void)json_object_set_new(all, "directory", stat_directory(o.dir, &manifest));
     (void)json_object_set_new(all, "recovery", stat_recovery(cache, &rc_recovery));
-    rc = scree_stats_each(cache, stat_add, stats);
-    (void)json_object_set_new(all, "stats", stats);
-    if (rc != 0 || rc_recovery != 0)
-        tool_complain("figures", rc != 0 ? rc : rc_recovery);
+    space = stat_space(cache, o.dir, &rc_space);
+    (void)json_object_set_new(all, "space", space);
+    (void)json_object_set_new(all, "stats", stat_rest(cache, space, &rc));
+    rc = rc != 0 ? rc : rc_recovery != 0 ? rc_recovery : rc_space;
+    if (rc != 0)
+        tool_complain("figures", rc);
     else if (o.json)
         rc = json_dumpf(all, stdout, JSON_COMPACT | JSON_REAL_PRECISION(9)) | (putchar('\n') < 0);
     else
         stat_print(all);
     json_decref(all);
     (void)scree_close(cache);
-    return rc == 0 && rc_recovery == 0 && fflush(stdout) == 0 ? TOOL_OK : TOOL_TROUBLE;
+    return rc == 0 && fflush(stdout) == 0 ? TOOL_OK : TOOL_TROUBLE;
 }

@@ -142,7 +142,7 @@ progress(struct stress_run *r)
     if (now - r->line_ns < 1000000000u)
         return;
     ops = all_calls(r);
-    disk = tool_disk_bytes(r->shared->dir);
+    disk = tool_disk_usage(r->shared->dir).bytes;
     r->disk_max = disk > r->disk_max ? disk : r->disk_max;
     if (r->tty) {
         double resident =

@@ -14,6 +14,7 @@
 int tool_bench(int argc, char **argv);
 int tool_stress(int argc, char **argv);
 int tool_stat(int argc, char **argv);
+int tool_map(int argc, char **argv);
 int tool_dump(int argc, char **argv);
 
 enum tool_exit { TOOL_OK = 0, TOOL_WRONG = 1, TOOL_TROUBLE = 2 };
@@ -72,12 +73,20 @@ void *tool_shared_alloc(size_t bytes);
 
 /* Remove a directory and all below it, following no link; 0 or -errno; 0 if it is not there. */
 int tool_remove_tree(const char *path);
-/* st_blocks x 512 of the regular files below path. */
-uint64_t tool_disk_bytes(const char *path);
+/* What the regular files of a scree directory, which is flat, occupy: st_blocks x 512. Files that come or
+   go meanwhile may be counted or not; 0 where nothing can be read. */
+struct tool_disk {
+    uint64_t bytes;
+    uint64_t log_bytes; /* of bytes: segments */
+    uint64_t files;
+};
+struct tool_disk tool_disk_usage(const char *dir);
 /* A whole number as an option's value within [min, max]; else a usage error through argp. */
 struct argp_state;
 uint64_t tool_number(const struct argp_state *state, const char *text, uint64_t min, uint64_t max);
 double tool_real(const struct argp_state *state, const char *text, double min, double max);
+/* "64" or "64M": MiB, "64K": KiB; in bytes. */
+uint64_t tool_size(const struct argp_state *state, const char *text, uint64_t min, uint64_t max);
 
 /* Figures of this process from /proc/self; 0 where they cannot be had. */
 uint64_t tool_proc_status_bytes(const char *field); /* "VmHWM:", "RssAnon:" */

@@ -4,7 +4,9 @@
 #include "tool.h"
 
 #include <argp.h>
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <ftw.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -60,25 +62,30 @@ tool_remove_tree(const char *path)
     return -rc;
 }
 
-/* nftw takes no context: the sum of the walk under way. The tool walks from one thread only. */
-static uint64_t disk_bytes_sum;
-
-static int
-disk_bytes_visit(const char *path, const struct stat *st, int type, struct FTW *ftw)
+struct tool_disk
+tool_disk_usage(const char *path)
 {
-    (void)path;
-    (void)ftw;
-    if (type == FTW_F)
-        disk_bytes_sum += (uint64_t)st->st_blocks * 512u;
-    return 0;
-}
+    struct tool_disk usage = {0};
+    DIR *dir = opendir(path);
+    const struct dirent *entry;
+    struct stat st;
 
-uint64_t
-tool_disk_bytes(const char *path)
-{
-    disk_bytes_sum = 0;
-    (void)nftw(path, disk_bytes_visit, 16, FTW_PHYS); /* files that vanish meanwhile count as 0 */
-    return disk_bytes_sum;
+    if (dir == NULL)
+        return usage;
+    while ((entry = readdir(dir)) != NULL) {
+        uint64_t bytes;
+
+        if (fstatat(dirfd(dir), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0 ||
+            !S_ISREG(st.st_mode))
+            continue;
+        bytes = (uint64_t)st.st_blocks * 512u;
+        usage.files++;
+        usage.bytes += bytes;
+        if (strncmp(entry->d_name, "segment-", strlen("segment-")) == 0)
+            usage.log_bytes += bytes;
+    }
+    (void)closedir(dir);
+    return usage;
 }
 
 uint64_t
@@ -104,6 +111,24 @@ tool_real(const struct argp_state *state, const char *text, double min, double m
     if (end == text || *end != '\0' || !(value >= min && value <= max))
         argp_error(state, "'%s' is not a number from %g to %g", text, min, max);
     return value;
+}
+
+uint64_t
+tool_size(const struct argp_state *state, const char *text, uint64_t min, uint64_t max)
+{
+    char *end = NULL;
+    unsigned long long value;
+    uint64_t unit = 1u << 20;
+
+    errno = 0;
+    value = strtoull(text, &end, 0);
+    if (end != text && (*end == 'K' || *end == 'M') && end[1] == '\0')
+        unit = *end++ == 'K' ? 1u << 10 : unit;
+    if (errno != 0 || end == text || *end != '\0' || *text == '-' || value > max / unit ||
+        value * unit < min)
+        argp_error(state, "'%s' is not a size from %" PRIu64 "K to %" PRIu64 "M", text, min >> 10,
+                   max >> 20);
+    return value * unit;
 }
 
 /* The number behind `field` in a file of "name: value" lines. */
