@@ -2,7 +2,7 @@
  * log.c - make, start, close and destroy the log object.
  *
  * No protocol of its own. ORDER  create (reads headers and mark, writes nothing) -> scans, recount ->
- *   start (repairs if there is a mark, then the two threads) -> writers, readers -> close_clean ->
+ *   start (repairs if there is a mark, then the two threads) -> writers, readers -> stop -> close_clean ->
  *   destroy. Each of these but writers and readers is called by one thread, alone.
  * FAILURE   create leaves nothing behind; after a failed start only destroy may follow.
  */
@@ -133,12 +133,12 @@ scree__log_dirty(const struct scree__log *log)
 }
 
 int
-scree__log_close_clean(struct scree__log *log)
+scree__log_stop(struct scree__log *log)
 {
-    if (!log->started || log->options.read_only || !scree__log_dirty(log))
-        return scree__log_check(log);
-    int rc = 0;
+    int rc = scree__log_check(log);
 
+    if (rc != 0 || !log->started || log->options.read_only || !scree__log_dirty(log))
+        return rc;
     /* Syncing may add a seal: until nothing is left. */
     while (rc == 0 && scree__log_stable(log) < scree__log_tail(log))
         rc = scree__log_wait_stable(log, scree__log_tail(log), UINT64_MAX);
@@ -149,7 +149,17 @@ scree__log_close_clean(struct scree__log *log)
     rc = scree__log_check(log);
     if (rc == 0)
         rc = scree__restart_cut(log, scree__log_tail(log));
-    return rc != 0 ? rc : scree__mark_remove(log);
+    return rc;
+}
+
+int
+scree__log_close_clean(struct scree__log *log)
+{
+    int rc = scree__log_check(log);
+
+    if (rc != 0 || !log->started || log->options.read_only || !scree__log_dirty(log))
+        return rc;
+    return scree__mark_remove(log);
 }
 
 void

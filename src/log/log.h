@@ -130,8 +130,10 @@ int scree__log_scan_range(struct scree__log *log, uint64_t from, uint64_t to,
  */
 int scree__log_start(struct scree__log *log, const struct scree__log_scan_result *scan,
                      uint64_t known_stable);
-/* Flush all, then remove the open mark, durably. The caller has made its snapshot before. If nothing was
-   written since a clean start: does nothing. */
+/* Flush all, stop the threads and give back the room ahead of the tail: what was written can be read and
+   what is dead dropped, but nothing more is appended. If nothing was written since a clean start: nothing. */
+int scree__log_stop(struct scree__log *log);
+/* Remove the open mark, durably: after scree__log_stop, when the caller has made its snapshot. */
 int scree__log_close_clean(struct scree__log *log);
 /* Whether this object wrote to the directory (or had to repair it). */
 bool scree__log_dirty(const struct scree__log *log);

@@ -3,8 +3,9 @@
  *
  * OPEN    options -> directory, lock -> manifest (made if the directory is new) -> log object ->
  *         recovery -> reclaimer, evictor -> root page -> snapshot thread -> janitor, collector.
- * CLOSE   no guard open -> evictor, janitor, collector, snapshot thread stop -> last snapshot -> what is
- *         dead goes -> reclaimer stops -> the log is closed clean (open mark removed) -> memory.
+ * CLOSE   no guard open -> evictor, janitor, collector, snapshot thread stop -> the log is flushed and its room
+ *         ahead given back -> last snapshot -> what is dead goes -> reclaimer stops -> open mark removed ->
+ *         memory.
  * FAILURE open undoes what it did and leaves the directory to the next open. Close goes on to the
  *         end: what could not be made durable is told, and the open mark stays, so the next open
  *         recovers.
@@ -364,12 +365,11 @@ close_directory(scree_cache *cache)
         return 0;
     rc = scree__check_health(cache);
     if (rc == 0)
-        rc = scree__log_wait_stable(cache->log, scree__log_tail(cache->log), UINT64_MAX);
+        rc = scree__log_stop(cache->log);
+    scree__spare_drop(cache); /* on a full disk all the room there is is for the snapshot */
     if (rc == 0)
         rc = scree__checkpoint(cache, &lsn);
-    scree__spare_drop(cache);
-    if (rc != 0 &&
-        scree__log_health(cache->log) == 0) { /* a full disk: what room there is is for it */
+    if (rc != 0 && scree__log_health(cache->log) == 0) {
         if (scree__checkpoint_drop_older(cache) == 0)
             scree__space_collect(cache, true);
         rc = scree__checkpoint(cache, &lsn);

@@ -15,14 +15,15 @@
  *   R8   reclaim_asked + 1, then look at reclaim_asleep   any thread   seq_cst   R9
  *   R9   reclaim_asleep = 1, then wait while reclaim_asked is as seen   reclaimer   seq_cst   R8
  *   R10  grace_since_ns := now, 0          reclaimer      store relaxed      R11       sole writer
- *   R11  how long has it waited?           the watch      load relaxed       R10       statistics: no order
+ *   R11  is it still the same wait?           the watch      load relaxed       R10       statistics: no order
  *   Store-load pair R8, R9: either R8 sees the sleeper, or the futex sees the new count.
  * INVARIANTS
  *   I1 a batch taken by R1 before R2 holds nodes unlinked before R2, so after R2 nobody reads them.
  *   I2 B is the log's settled bound from before R2: every free with an lsn below it has installed
  *      its word before R2, so after R2 nobody still holds what the page was.
- *   I3 a guard that the watch saw open at its first look at a wait, and sees open still (pagecache_private.h,
- *      guard), was open all that time: it holds the wait up, or has begun no later than a look after it.
+ *   I3 a guard that the watch saw at an earlier look and sees still (pagecache_private.h, guard) was open all
+ *      that time: the age told is one that was seen, never more than the guard's. A guard entered just after
+ *      a wait began may hold it up as well.
  * LIFETIME the thread ends before the contexts and the log do.
  * PROGRESS R2 takes as long as the longest guard; R7 waits are bounded in time and never made
  *          inside a guard.
@@ -37,6 +38,7 @@
 #define RECLAIM_IDLE_NS ((uint64_t)200 * 1000 * 1000)
 #define NS_PER_MS ((uint64_t)1000 * 1000)
 #define GUARD_HELD_MS 1000u
+#define LATE_MS 250u /* two looks */
 
 void
 scree__reclaimer_wake(scree_cache *cache)
@@ -123,9 +125,29 @@ guards_look(scree_cache *cache, uint64_t now)
     }
 }
 
-/* I3, in words: " thread 17, thread 18". */
+/*
+ * Since when this wait has been held up for certain: since the first look at it, or since a guard was first
+ * seen, if no older one is open (it may have begun just before that look, and not have been seen by it).
+ */
+static uint64_t
+held_since_ns(scree_cache *cache)
+{
+    struct scree__context *c = atomic_load_explicit(&cache->contexts, memory_order_acquire);
+    uint64_t oldest = UINT64_MAX;
+
+    for (; c != NULL; c = c->next) {
+        if (c->guard_since_ns != 0 && c->guard_since_ns < oldest)
+            oldest = c->guard_since_ns;
+    }
+    if (oldest > cache->watch.first_look_ns &&
+        oldest - cache->watch.first_look_ns < LATE_MS * NS_PER_MS)
+        return oldest;
+    return cache->watch.first_look_ns;
+}
+
+/* Whose guards have been open since then: "thread 17, thread 18". */
 static void
-holders_name(scree_cache *cache, char *text, size_t cap)
+holders_name(scree_cache *cache, uint64_t since_ns, char *text, size_t cap)
 {
     struct scree__context *c = atomic_load_explicit(&cache->contexts, memory_order_acquire);
     size_t len = 0;
@@ -134,7 +156,7 @@ holders_name(scree_cache *cache, char *text, size_t cap)
     for (; c != NULL && len < cap; c = c->next) {
         int32_t thread = atomic_load_explicit(&c->thread_id, memory_order_relaxed); /* a name */
 
-        if (c->guard_since_ns == 0 || c->guard_since_ns > cache->watch.first_look_ns || thread == 0)
+        if (c->guard_since_ns == 0 || c->guard_since_ns > since_ns || thread == 0)
             continue;
         len += (size_t)snprintf(text + len, cap - len, "%sthread %d", len == 0 ? "" : ", ", thread);
     }
@@ -143,12 +165,12 @@ holders_name(scree_cache *cache, char *text, size_t cap)
 }
 
 static void
-guard_tell(scree_cache *cache, uint64_t age_ms)
+guard_tell(scree_cache *cache, uint64_t since_ns, uint64_t age_ms)
 {
     struct scree__memory memory = scree__memory_sum(cache);
     char holders[128], text[256];
 
-    holders_name(cache, holders, sizeof holders);
+    holders_name(cache, since_ns, holders, sizeof holders);
     (void)snprintf(text, sizeof text,
                    "a read guard has been open for %llu ms or more (%s): %llu bytes cannot be used "
                    "again until it is left",
@@ -161,7 +183,7 @@ scree__guards_watch(scree_cache *cache)
 {
     uint64_t now = cache->env->now_ns(cache->env->ctx);
     uint64_t since = atomic_load_explicit(&cache->grace_since_ns, memory_order_relaxed); /* R11 */
-    uint64_t age_ms = since == 0 || now < since ? 0 : (now - since) / NS_PER_MS;
+    uint64_t held_ns, age_ms;
 
     guards_look(cache, now);
     if (since != cache->watch.grace_since_ns) {
@@ -169,9 +191,11 @@ scree__guards_watch(scree_cache *cache)
         cache->watch.first_look_ns = now;
         cache->watch.next_ms = GUARD_HELD_MS;
     }
-    if (age_ms < cache->watch.next_ms || since == 0)
+    held_ns = held_since_ns(cache);
+    age_ms = (now - held_ns) / NS_PER_MS;
+    if (since == 0 || age_ms < cache->watch.next_ms)
         return;
-    guard_tell(cache, age_ms);
+    guard_tell(cache, held_ns, age_ms);
     while (cache->watch.next_ms <= age_ms)
         cache->watch.next_ms *= 2;
 }

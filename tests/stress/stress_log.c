@@ -285,7 +285,7 @@ run_round(struct scree__log *log, unsigned threads, uint64_t *rng, uint64_t *ack
     if (scree__log_stable(log) > *acked)
         *acked = scree__log_stable(log);
     if (clean) {
-        CHECK(scree__log_close_clean(log) == 0);
+        CHECK(scree__log_stop(log) == 0 && scree__log_close_clean(log) == 0);
         *acked = scree__log_tail(log);
     }
     free(w);

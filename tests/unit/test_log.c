@@ -130,6 +130,7 @@ rig_crash(struct rig *g) /* of the process: what is not written is lost */
 static void
 rig_close(struct rig *g)
 {
+    cr_assert(eq(int, scree__log_stop(g->log), 0), "%s", scree_error_detail());
     cr_assert(eq(int, scree__log_close_clean(g->log), 0), "%s", scree_error_detail());
     rig_crash(g);
 }
@@ -1055,6 +1056,7 @@ poison_wakes(unsigned kind)
 
     cr_assert(eq(int, scree__log_health(g->log), -EIO));
     cr_assert(eq(int, rig_try_put(g, 1), SCREE_E_POISONED));
+    cr_assert(eq(int, scree__log_stop(g->log), SCREE_E_POISONED));
     cr_assert(eq(int, scree__log_close_clean(g->log), SCREE_E_POISONED));
     cr_assert(eq(u64, kit_env_calls(), calls));
     /* Reads go on. */
