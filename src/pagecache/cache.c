@@ -187,7 +187,7 @@ directory_open(scree_cache *cache)
         return scree__fail(rc, "cannot make the directory %s: %s", cache->dir, scree_strerror(rc));
     rc = directory_lock(cache);
     if (rc == 0 && !cache->read_only)
-        scree__spare_drop(cache); /* left by a crash; recovery may need the room */
+        scree__spare_adopt(cache);
     return rc == 0 ? manifest_open(cache) : rc;
 }
 

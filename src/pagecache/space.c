@@ -27,8 +27,8 @@
  * INVARIANTS
  *   I1 whoever gives space back holds collect_mutex, whoever cleans clean_mutex (taken first); both are held
  *      over grace periods, so never taken in a read section.
- *   I2 a file of spare room is kept while the disk has some: on a full disk it makes way for the snapshot
- *      without which nothing could be given back.
+ *   I2 a file of spare room is kept while the disk has some, also over a crash: on a full disk it makes way
+ *      for the snapshot without which nothing could be given back.
  *   I3 on a full disk nothing that was won is handed out before the verdict, and spare room comes first.
  * LIFETIME both threads end before the last snapshot and the log do.
  * PROGRESS the janitor waits for the flusher, for grace periods and for snapshots; nobody waits for it but
@@ -56,6 +56,8 @@
 #define SMALL_FILES_BYTES ((uint64_t)32 << 10)
 #define SPARE_NAME "SPARE"
 #define SPARE_BYTES_MIN ((uint64_t)64 << 10)
+#define RECOVERY_BYTES \
+    ((uint64_t)64 << 10) /* of spare room left by a crash, for the segment to go on in */
 
 #ifdef SCREE_BUG_RECLAIM_NO_GRACE
 #define grace_period() ((void)0) /* seeded bug: tests must notice */
@@ -126,7 +128,8 @@ spare_wanted(const scree_cache *cache)
     uint64_t table_bytes = scree__radix_bytes(&cache->radix) / 4 * 3;         /* about 12 a page */
 
     file_bytes += file_bytes / 4;
-    return scree__round_up(max_u64(file_bytes, table_bytes), SPARE_BYTES_MIN) + SPARE_BYTES_MIN;
+    return scree__round_up(max_u64(file_bytes, table_bytes), SPARE_BYTES_MIN) + SPARE_BYTES_MIN +
+           RECOVERY_BYTES;
 }
 
 /* The snapshots there are, spare room for one, one in the making beside it; manifests, mark and warning. The
@@ -154,6 +157,28 @@ scree__spare_drop(scree_cache *cache)
     scree__free(path, strlen(path) + 1);
 }
 
+/* Were all of it let go, the log would take it, and a disk that was full at the crash could never be left. */
+void
+scree__spare_adopt(scree_cache *cache)
+{
+    const scree_env *env = cache->env;
+    char *path = scree__path_join(cache->dir, SPARE_NAME);
+    scree_env_info info = {0};
+    int file = path == NULL ? -1 : env->open(env->ctx, path, SCREE_ENV_WRITE);
+
+    if (file >= 0) {
+        if (env->info(env->ctx, file, &info) == 0 && info.disk_bytes > RECOVERY_BYTES &&
+            env->truncate(env->ctx, file, info.disk_bytes - RECOVERY_BYTES) == 0 &&
+            env->info(env->ctx, file, &info) == 0)
+            cache->spare_bytes = info.disk_bytes;
+        (void)env->close(env->ctx, file); /* nothing was written */
+    }
+    if (path != NULL)
+        scree__free(path, strlen(path) + 1);
+    if (cache->spare_bytes == 0)
+        scree__spare_drop(cache);
+}
+
 /* As much as the next snapshot and its manifest may need. Best effort: without it a full disk is only harder
    to leave. */
 static void
@@ -171,9 +196,14 @@ spare_hold(scree_cache *cache)
     path = scree__path_join(cache->dir, SPARE_NAME);
     if (path == NULL)
         return;
-    file = env->open(env->ctx, path, SCREE_ENV_WRITE | SCREE_ENV_CREATE | SCREE_ENV_TRUNCATE);
+    file = env->open(env->ctx, path, SCREE_ENV_WRITE | SCREE_ENV_CREATE);
     if (file >= 0) {
-        cache->spare_bytes = env->allocate(env->ctx, file, 0, wanted) == 0 ? wanted : 0;
+        bool shrinks = cache->spare_bytes > wanted;
+
+        /* What is held already is not let go for a moment: on a full disk it would be gone. */
+        if ((shrinks ? env->truncate(env->ctx, file, wanted)
+                     : env->allocate(env->ctx, file, 0, wanted)) == 0)
+            cache->spare_bytes = wanted;
         (void)env->close(env->ctx, file); /* nothing was written */
     }
     scree__free(path, strlen(path) + 1);
