@@ -283,6 +283,8 @@ void scree__log_throttle(struct scree__log *log, uint64_t soft_bytes, uint64_t h
 uint64_t scree__log_ahead_bytes(const struct scree__log *log);
 /* Room was asked for in vain (on_room) and has been looked for: writers that wait try once more or give up. */
 void scree__log_room_verdict(struct scree__log *log);
+/* While held no room is taken: whoever needs some waits. */
+void scree__log_room_hold(struct scree__log *log, bool held);
 /* Bytes of the directory that are not the log's, for disk_limit_bytes. */
 void scree__log_outside_bytes(struct scree__log *log, uint64_t bytes);
 void scree__log_stats(struct scree__log *log, struct scree__log_stats *stats_out);

@@ -234,6 +234,7 @@ struct scree__log {
     _Atomic bool no_punch; /* collector stores; victim.c reads */
 
     _Atomic bool stop_flusher, stop_allocator;
+    _Atomic bool room_held; /* no room is made for now */
     bool flusher_runs, allocator_runs;
     pthread_t flusher, allocator;
 };

@@ -9,7 +9,7 @@
  *   E0   allocated grows               allocator         store seq_cst     E1      sole writer
  *   E1   claimed + n <= limit  LP      admit, leader     CAS relaxed       E0      reload; no room: wait
  *   E2   claimed - n: given back       a thread's end    fetch_sub relaxed -       cannot
- *   E3   wanted, retry; gate opened    admit, leader     seq_cst RMW       E4
+ *   E3   wanted, retry, held; gate     admit, owner      seq_cst           E4
  *   E4   look for work                 allocator         loads after enter E3
  *   E5   space_error, attempts + 1     allocator         seq_cst           E6
  *   E6   the verdict                   admit, leader     loads after enter E5
@@ -26,7 +26,7 @@
  * LIFETIME  as the log.
  * PROGRESS  E1 retries only when another E1 or E2 succeeded. admit with credit left touches nothing
  *   shared. Waits: for the allocator (E0, E5), bounded by a timeout. While cleaning is behind, the allocator
- *   pauses before room for users, so that they get 2 MB/s at least; room for others is made at once.
+ *   pauses before room for users, so that they get 0.5 MB/s at least; room for others is made at once.
  * FAILURE   no room (ENOSPC, quota, limit): if the owner of the log says that room is being made, admits
  *   that may wait do so, until its verdict; else they get NO_SPACE, and the allocator tries again when
  *   asked, at most every ROOM_RETRY_NS. A failed write or sync of a header: poison.
@@ -43,7 +43,7 @@
 #define ROOM_STEP_NS (100ull * 1000 * 1000)
 
 #define PACE_NS_PER_BYTE 50.0 /* at hard_bytes: 20 MB/s */
-#define PACE_SHARE_MAX 10.0   /* far beyond: 2 MB/s */
+#define PACE_SHARE_MAX 40.0   /* far beyond: 0.5 MB/s */
 #define PACE_PART_BYTES (1024u * 1024)
 #define ROOM_MIB (1024ull * 1024)
 #define ROOM_TIGHT_BYTES (64u * 1024) /* a step after a refusal */
@@ -301,6 +301,7 @@ room_pause_ns(const struct scree__log *log)
     if (disk <= soft)
         return 0;
     share = (double)(disk - soft) / (double)(hard - soft);
+    share *= share < 1 ? 1 : share; /* whoever cleans may be slow as well */
     share = share < PACE_SHARE_MAX ? share : PACE_SHARE_MAX;
     return (uint64_t)(share * (double)room_part(log) * PACE_NS_PER_BYTE);
 }
@@ -315,6 +316,13 @@ void
 scree__log_room_verdict(struct scree__log *log)
 {
     atomic_store_explicit(&log->retry, true, memory_order_seq_cst); /* E3 */
+    scree__gate_open(&log->alloc_gate);
+}
+
+void
+scree__log_room_hold(struct scree__log *log, bool held)
+{
+    atomic_store_explicit(&log->room_held, held, memory_order_seq_cst); /* E3 */
     scree__gate_open(&log->alloc_gate);
 }
 
@@ -416,6 +424,7 @@ static bool
 room_has_work(struct scree__log *log)
 {
     if (!atomic_load_explicit(&log->marked, memory_order_seq_cst) ||
+        atomic_load_explicit(&log->room_held, memory_order_seq_cst) ||
         atomic_load_explicit(&log->health, memory_order_seq_cst) != 0)
         return false;
     if (atomic_load_explicit(&log->space_error, memory_order_relaxed) != 0 && /* ours */

@@ -231,6 +231,9 @@ threads_start(scree_cache *cache)
         return 0;
     /* No guard is older than this: what was free when it was opened may be used at once. */
     atomic_store_explicit(&cache->cooled_lsn, scree__log_tail(cache->log), memory_order_release);
+    if (scree__log_dirty(cache->log))
+        scree__spare_hold(cache); /* before the log takes what is left */
+    scree__log_room_hold(cache->log, false);
     rc = scree__root_ensure(cache);
     if (rc == 0 && !scree__log_only_sealed_since(cache->log, cache->fold_lsn))
         rc = scree__log_wait_stable(cache->log, scree__log_tail(cache->log), UINT64_MAX);

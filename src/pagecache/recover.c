@@ -405,6 +405,7 @@ scree__recover(scree_cache *cache)
     scree__manifest_set(cache, &cache->manifest);
     scree__space_outside(cache);
     rc = recount(cache, replay.start, scan.end);
+    scree__log_room_hold(cache->log, true); /* until open has some for snapshots */
     if (rc == 0)
         rc = scree__log_start(cache->log, &scan, replay.stable);
     if (rc != 0)

@@ -181,8 +181,8 @@ scree__spare_adopt(scree_cache *cache)
 
 /* As much as the next snapshot and its manifest may need. Best effort: without it a full disk is only harder
    to leave. */
-static void
-spare_hold(scree_cache *cache)
+void
+scree__spare_hold(scree_cache *cache)
 {
     const scree_env *env = cache->env;
     uint64_t wanted = spare_wanted(cache);
@@ -373,7 +373,7 @@ round_relief(struct scree__context *ctx)
 
     pthread_mutex_lock(&cache->clean_mutex);
     found = relief_find(ctx);
-    spare_hold(
+    scree__spare_hold(
         cache); /* before others take the room: without it the next search would be in vain */
     pthread_mutex_unlock(&cache->clean_mutex);
     atomic_store_explicit(&cache->relief_vain_ns, found ? 0 : cache->env->now_ns(cache->env->ctx),
@@ -399,7 +399,7 @@ janitor_round(struct scree__context *ctx)
     pthread_mutex_lock(&cache->clean_mutex);
     again = round_clean(ctx);
     if (scree__log_dirty(cache->log))
-        spare_hold(cache);
+        scree__spare_hold(cache);
     pthread_mutex_unlock(&cache->clean_mutex);
     scree__checkpoint_poke(cache);
     return again;
