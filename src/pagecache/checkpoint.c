@@ -37,8 +37,7 @@
 #define VOLUME_MIN ((uint64_t)16 << 20)
 #define VOLUMES_PER_SLACK 16
 #define DUTY 8u
-#define VOLUME_MAX_MIN ((uint64_t)64 << 20)
-#define VOLUME_BY_LIFE_MAX ((uint64_t)512 << 20)
+#define DISK_BYTES_LEAST ((uint64_t)1 << 30) /* the log may take, however little of it lives */
 #define VOLUME_PER_SNAPSHOT_BYTE 16u
 
 /* The entries of one leaf, copied. */
@@ -387,17 +386,11 @@ max_u64(uint64_t a, uint64_t b)
     return a > b ? a : b;
 }
 
-static uint64_t
-min_u64(uint64_t a, uint64_t b)
-{
-    return a < b ? a : b;
-}
-
 /*
  * How much log lies between two snapshots. What dies stays on disk for up to two of them, so: a small share
  * of the dead bytes that space_amp_target allows. But a full snapshot walks every chain and writes the whole
  * table: not less than a multiple of its bytes, nor than what is written in DUTY times the length of that
- * walk, as far as that is still quick to replay.
+ * walk, as far as disk use allows.
  */
 uint64_t
 scree__checkpoint_volume(const scree_cache *cache)
@@ -409,7 +402,9 @@ scree__checkpoint_volume(const scree_cache *cache)
     uint64_t rate = atomic_load_explicit(&cache->log_rate, memory_order_relaxed);
     double slack = (cache->options.space_amp_target - 1) * (double)live;
     double duty = (double)DUTY * (double)took_ns * (double)rate / 1e9;
-    uint64_t most = max_u64(VOLUME_MAX_MIN, min_u64(2 * live, VOLUME_BY_LIFE_MAX));
+    uint64_t dead = max_u64(live < DISK_BYTES_LEAST ? DISK_BYTES_LEAST - live : 0, (uint64_t)slack);
+    uint64_t sparse = scree__space_sparse_allowed(cache, (uint64_t)slack);
+    uint64_t most = dead > sparse ? (dead - sparse) / SCREE__VOLUMES_DEAD : 0;
     uint64_t volume = max_u64(VOLUME_MIN, (uint64_t)(slack / VOLUMES_PER_SLACK));
 
     if (cache->options.snapshot_log_bytes != 0)
@@ -424,9 +419,17 @@ checkpoint_due(const scree_cache *cache)
     uint64_t last = atomic_load_explicit(&cache->checkpoint_lsn, memory_order_relaxed); /* hints */
     uint64_t volume = scree__checkpoint_volume(cache);
 
-    /* What cleaning leaves waits for snapshots as well: on a disk that is too full they come more often. */
-    if (atomic_load_explicit(&cache->checkpoint_soon, memory_order_relaxed))
+    /* What cleaning leaves waits for snapshots as well: on a disk that is too full they come more often, and if
+       it is far too full writers, held up, would not bring the next one soon. */
+    switch (atomic_load_explicit(&cache->checkpoint_soon, memory_order_relaxed)) {
+    case 0:
+        break;
+    case 1:
         volume /= 4;
+        break;
+    default:
+        volume /= 16;
+    }
     return scree__log_tail(cache->log) - last >= volume;
 }
 

@@ -247,7 +247,8 @@ struct scree_cache {
     _Atomic uint64_t checkpoint_lsn;        /* the newest S */
     _Atomic uint64_t checkpoint_bytes;      /* the newest file's size */
     _Atomic uint64_t checkpoint_disk_bytes; /* of all files retained */
-    _Atomic bool checkpoint_soon;           /* a hint of the janitor's */
+    _Atomic int
+        checkpoint_soon; /* a hint of the janitor's: 0, 1 disk is too full, 2 far too full */
     /* Hints: when the last one ended, how long its walk took, bytes of log per second before it. */
     _Atomic uint64_t checkpoint_ended_ns, checkpoint_took_ns, log_rate;
     struct scree_out fold; /* under checkpoint_mutex: recovery state up to fold_lsn */
@@ -269,8 +270,8 @@ struct scree_cache {
     _Atomic uint32_t full;           /* set by the allocator thread, taken by the janitor */
     _Atomic uint64_t relief_vain_ns; /* when room was last looked for in vain; 0: not in vain */
     _Atomic uint64_t live_bytes;     /* as last counted; for paces */
-    uint64_t
-        clean_again_lsn; /* janitor only: cleaning was in vain, not again before the log is there */
+    /* janitor only: after a round of cleaning that won nothing, the tail, and when to try again */
+    uint64_t cleaned_lsn, clean_again_lsn;
     uint64_t reclaimed_lsn; /* under clean_mutex: two generations have passed all that died below */
     uint64_t collected_floor;    /* under collect_mutex */
     pthread_mutex_t clean_mutex; /* held over grace periods; taken before all others */
@@ -519,7 +520,9 @@ int scree__checkpoint_drop_older(scree_cache *cache);
 void scree__manifest_set(scree_cache *cache, const struct scree__manifest *m);
 /* The replay start of the oldest generation: what died below it may go. */
 uint64_t scree__checkpoint_floor(scree_cache *cache);
-/* So much log lies between two snapshots. Bytes. */
+/* So much log lies between two snapshots. Bytes. What died within so many of them may still be on disk: two
+   generations, and the one being written. */
+#define SCREE__VOLUMES_DEAD 3u
 uint64_t scree__checkpoint_volume(const scree_cache *cache);
 /* Wake the checkpointer if one is due. */
 void scree__checkpoint_poke(scree_cache *cache);
@@ -551,6 +554,14 @@ void scree__spare_adopt(scree_cache *cache);
 /* Let go of the room that is held for snapshots. Under clean_mutex, or alone. */
 void scree__spare_drop(scree_cache *cache);
 void scree__collector_wake(scree_cache *cache);
+/* So many dead bytes beside what lives are always left alone. */
+static inline uint64_t
+scree__space_sparse_allowed(const scree_cache *cache, uint64_t slack)
+{
+    uint64_t segments = 2 * cache->options.segment_bytes;
+
+    return segments > slack / 2 ? segments : slack / 2;
+}
 /* on_room of the log. */
 bool scree__space_room(void *cache, bool full);
 /* Give back what may go at once; all: also what is hardly worth the call. Not in a read section (then:

@@ -12,8 +12,8 @@
  *     slack = (target - 1) * live
  * cleaning lets as much of the second kind be as slack leaves beside the first and the room allocated ahead,
  * but half of slack, or two segments, at least: for a small database waiting bytes may be more than all of
- * slack, and cleaning could not help. Where more is dead than slack, or than that least and twice the
- * log between two snapshots, room for users comes with pauses. docs/impl.md, "Space", has the bound.
+ * slack, and cleaning could not help. Where more is dead than slack, or than that least and three times
+ * the log between two snapshots, room for users comes with pauses. docs/impl.md, "Space", has the bound.
  *
  * WORDS  space_asked, collect_asked: futexes of the janitor and the collector. space_stop: both end.
  *        full: the log found no room. relief_vain_ns: when S2 last ended in vain. live_bytes: as of the last
@@ -231,12 +231,12 @@ budget_take(scree_cache *cache, double target, struct budget *b)
     beside = b->space.disk_bytes > b->space.live_bytes + sparse
                  ? b->space.disk_bytes - b->space.live_bytes - sparse
                  : 0;
-    least = max_u64(2 * cache->options.segment_bytes, b->slack / 2);
+    least = scree__space_sparse_allowed(cache, b->slack);
     allowed = b->slack > beside ? b->slack - beside : 0;
     allowed = max_u64(allowed, least);
     b->excess = sparse > allowed ? sparse - allowed : 0;
     volume = scree__checkpoint_volume(cache);
-    most = max_u64(b->slack, least + 2 * volume);
+    most = max_u64(b->slack, least + SCREE__VOLUMES_DEAD * volume);
     b->soft = b->space.live_bytes + most + scree__log_ahead_bytes(cache->log);
     b->hard = b->soft + b->slack / BEHIND_SHARE + volume / 2;
 }
@@ -272,6 +272,15 @@ sparse_bytes(scree_cache *cache)
     return space.sparse_bytes;
 }
 
+/* Not again at once after a round that won nothing, unless writers are held up for want of it. */
+static bool
+clean_is_due(scree_cache *cache, const struct budget *b)
+{
+    return scree__log_tail(cache->log) >= cache->clean_again_lsn ||
+           (b->space.disk_bytes > b->soft &&
+            !scree__log_only_sealed_since(cache->log, cache->cleaned_lsn));
+}
+
 /* S3. False: something failed, or there is nothing to do. */
 static bool
 round_clean(struct scree__context *ctx)
@@ -285,10 +294,11 @@ round_clean(struct scree__context *ctx)
 
     budget_take(cache, cache->options.space_amp_target, &b);
     scree__log_throttle(cache->log, b.soft, b.hard);
-    atomic_store_explicit(&cache->checkpoint_soon, b.space.disk_bytes > b.soft,
+    atomic_store_explicit(&cache->checkpoint_soon,
+                          (b.space.disk_bytes > b.soft) + (b.space.disk_bytes > b.hard),
                           memory_order_relaxed); /* a hint */
     scree__checkpoint_poke(cache);
-    if (b.excess == 0 || scree__log_tail(cache->log) < cache->clean_again_lsn)
+    if (b.excess == 0 || !clean_is_due(cache, &b))
         return false;
     wanted = max_u64(b.slack / CLEAN_SHARE, cache->options.segment_bytes / 4);
     wanted += b.excess < wanted ? b.excess : wanted;
@@ -296,8 +306,10 @@ round_clean(struct scree__context *ctx)
     if (rc != 0 || !found)
         return false;
     /* What is left cannot be won, or writers outrun us: what we write ourselves is no reason to go on. */
-    if (sparse_bytes(cache) >= b.space.sparse_bytes)
-        cache->clean_again_lsn = scree__log_tail(cache->log) + b.slack / CLEAN_SHARE + VAIN_BYTES;
+    if (sparse_bytes(cache) >= b.space.sparse_bytes) {
+        cache->cleaned_lsn = scree__log_tail(cache->log);
+        cache->clean_again_lsn = cache->cleaned_lsn + b.slack / CLEAN_SHARE + VAIN_BYTES;
+    }
     return true;
 }
 
