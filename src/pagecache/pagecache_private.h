@@ -547,7 +547,8 @@ void scree__janitor_stop(scree_cache *cache);
 void scree__janitor_wake(scree_cache *cache);
 /* Tell the log what else of the directory counts against disk_limit_bytes. */
 void scree__space_outside(scree_cache *cache);
-/* Hold as much room as the next snapshot and its manifest may need. Best effort. Under clean_mutex, or alone. */
+/* Hold as much room as the next snapshot and its manifest may need. Best effort. Under clean_mutex, or
+   alone. */
 void scree__spare_hold(scree_cache *cache);
 /* Of room that a crash left held, recovery may have a little; the rest is held on. Alone. */
 void scree__spare_adopt(scree_cache *cache);
