@@ -357,7 +357,8 @@ items_move(struct clean *c)
     size_t at = 0, n;
     int rc = 0;
 
-    qsort(c->item, c->items, sizeof c->item[0], by_way_and_lsn);
+    if (c->items > 0) /* qsort wants an array even for none */
+        qsort(c->item, c->items, sizeof c->item[0], by_way_and_lsn);
     for (; rc == 0 && at < c->items && c->item[at].disk_len == 0; at++) {
         scree__memory_admit(c->ctx);
         rc = item_consolidate(c, &c->item[at]);
