@@ -366,6 +366,48 @@ SCREE_API SCREE_CHECKED int scree_page_free(scree_cache *cache, scree_page_id id
 SCREE_API SCREE_CHECKED int scree_page_next(scree_cache *cache, scree_page_id after,
                                             scree_page_id *id_out);
 
+/* ---- batches: several pages, all or nothing ------------------------------------------------- */
+
+/*
+ * A batch collects steps and commits them at one moment: no thread sees some of them without the others, and
+ * after a crash all of them are there or none is. Each step names the version it expects, as the calls on one
+ * page do; if any page has moved, nothing happens. Several steps on one page apply in the order in which they
+ * were added, and each names the version from before the batch; a page allocated by the batch has 0 there.
+ *
+ * A batch belongs to one thread at a time and is to be committed or aborted before the cache is closed.
+ * Steps copy their payload, write nothing and wait for nothing but memory. Any number of steps; what is written
+ * for all of them together must fit half of log_buffer_bytes.
+ */
+typedef struct scree_batch scree_batch;
+SCREE_API SCREE_CHECKED int scree_batch_begin(scree_cache *cache, scree_batch **batch_out);
+/* A new page; its id is known at once, and nobody finds a page there before the commit. */
+SCREE_API SCREE_CHECKED int scree_batch_allocate(scree_batch *batch, scree_slice initial,
+                                                 scree_page_id *id_out);
+SCREE_API SCREE_CHECKED int scree_batch_set(scree_batch *batch, scree_page_id id,
+                                            scree_version expected, scree_slice page);
+SCREE_API SCREE_CHECKED int scree_batch_merge(scree_batch *batch, scree_page_id id,
+                                              scree_version expected, scree_slice fragment);
+/* The last step on its page: one more is INVALID. */
+SCREE_API SCREE_CHECKED int scree_batch_free(scree_batch *batch, scree_page_id id,
+                                             scree_version expected);
+/* Only reads: at the moment of the commit the page must be at this version. A batch of checks alone tells
+   whether pages read one after the other were all as read at one moment. */
+SCREE_API SCREE_CHECKED int scree_batch_check(scree_batch *batch, scree_page_id id,
+                                              scree_version expected);
+/*
+ * All or nothing; ends the batch either way. Every page written has version *lsn_out afterwards, and is durable
+ * when stable_lsn reaches it; where nothing is written it is the largest version checked. Lock-free but for
+ * admission, which may wait for room as every update does.
+ *
+ * CONFLICT, or NOT_FOUND for a page that is not live: nothing happened, *conflict_out is the first page (in the
+ * order of the steps) that has moved. TOO_BIG: more than half of log_buffer_bytes. NO_SPACE, NO_MEMORY,
+ * MERGE (a page has more fragments than can be borne, and they do not merge), POISONED: nothing happened.
+ */
+SCREE_API SCREE_CHECKED int scree_batch_commit(scree_batch *batch, scree_lsn *lsn_out,
+                                               scree_page_id *conflict_out);
+/* As if it had never begun; ids that it allocated are free again. NULL does nothing. */
+SCREE_API void scree_batch_abort(scree_batch *batch);
+
 /* ---- durability ------------------------------------------------------------------------------ */
 
 /* Make all updates that returned before this call durable. POISONED, NO_SPACE. */
@@ -419,7 +461,7 @@ typedef struct scree_stats {
     uint64_t resident_bytes; /* charged to pages in memory */
     uint64_t retired_bytes;  /* waiting for a grace period */
     uint64_t hits, misses;   /* reads served from memory; reads that went to disk */
-    uint64_t merges, sets, appends, frees, conflicts;
+    uint64_t merges, sets, appends, frees, conflicts; /* steps of batches among them */
     uint64_t consolidations, evictions;
     uint64_t stable_lsn, tail_lsn;
     uint64_t live_bytes;    /* bytes of log records that recovery to the present state needs */

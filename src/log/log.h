@@ -29,26 +29,28 @@ enum scree__record_kind {
     SCREE__RECORD_SET = 2,      /* payload: the new base */
     SCREE__RECORD_DELTA = 3,    /* payload: one fragment */
     SCREE__RECORD_CONSOLIDATED =
-        4,                         /* base written by the library; carries the page's old version */
-    SCREE__RECORD_FREE = 5,        /* no payload */
-    SCREE__RECORD_BATCH_BEGIN = 6, /* reserved */
-    SCREE__RECORD_BATCH_END = 7,   /* reserved */
-    SCREE__RECORD_PAD = 8,         /* filler */
-    SCREE__RECORD_ABORTED = 9,     /* was reserved, never happened; length kept */
-    SCREE__RECORD_SEAL = 10        /* end of a run, ends at a block boundary */
+        4,                     /* base written by the library; carries the page's old version */
+    SCREE__RECORD_FREE = 5,    /* no payload */
+    SCREE__RECORD_BATCH = 6,   /* in front of a batch's records: how many they are, how long */
+    SCREE__RECORD_PAD = 8,     /* filler */
+    SCREE__RECORD_ABORTED = 9, /* was reserved, never happened; length kept */
+    SCREE__RECORD_SEAL = 10    /* end of a run, ends at a block boundary */
 };
 
 enum scree__record_flags {
     SCREE__RECORD_COMPRESSED = 1, /* payload: u32 raw length, zstd frame */
     SCREE__RECORD_CHOSEN_ID = 2,  /* ALLOCATE of an id the caller chose */
-    SCREE__RECORD_NO_BASE = 4 /* CONSOLIDATED of a page allocated with 0 bytes: it has no base */
+    SCREE__RECORD_NO_BASE = 4, /* CONSOLIDATED of a page allocated with 0 bytes: it has no base */
+    SCREE__RECORD_IN_BATCH =
+        8 /* valid only with its whole batch; carries the batch's end as version */
 };
 
 struct scree__record {
     uint64_t page;
-    uint64_t lsn;     /* start; out of reserve and of readers */
-    uint64_t version; /* CONSOLIDATED: the version it carries; other page records: lsn + disk_len,
-                         filled in by reserve and readers */
+    uint64_t lsn; /* start; out of reserve and of readers */
+    uint64_t
+        version; /* CONSOLIDATED: the version it carries; other page records: the end of the record,
+                         or of its batch, filled in by reserve and readers */
     const void *payload;
     uint32_t payload_len;
     uint32_t
@@ -106,11 +108,13 @@ struct scree__log_scan_result {
     uint64_t end;        /* first position not accepted */
     uint64_t torn_bytes; /* written bytes found beyond it */
     uint64_t records;
+    uint64_t batches_discarded; /* not whole, at the end: 0 or 1 */
 };
 /*
  * Visit every whole record from `from` (a record's start; 0: the log's beginning) to the end of the
  * log, across segments and the gaps that crashes leave (a segment header tells where the old log
- * ended). Reading and checking run on a thread of their own ahead of `visit`, which runs on the
+ * ended). A batch that is not whole is no record: the log ends where it begins. Reading and checking
+ * run on a thread of their own ahead of `visit`, which runs on the
  * caller's. known_stable: every record that ends at or below it is known to be durable: if one is
  * bad, or the log ends before it, that is CORRUPT (file, offset, lsn in the detail), as it is below
  * what a later valid seal says was stable. A bad record beyond all of those ends the log: a torn
@@ -176,6 +180,16 @@ int scree__log_admit(struct scree__log *log, struct scree__log_writer *w, uint32
  */
 int scree__log_reserve(struct scree__log *log, struct scree__log_writer *w,
                        struct scree__record *r);
+/* Makes record[0] the BATCH of the n - 1 prepared records behind it, with `body` as its payload. Bytes of all
+   together; UINT32_MAX if that is more than can be. */
+#define SCREE__BATCH_BODY_BYTES 16
+uint32_t scree__log_batch_prepare(struct scree__record *record, size_t n,
+                                  unsigned char body[SCREE__BATCH_BODY_BYTES]);
+/* As reserve, for a prepared batch: one reservation, the records lie in it in this order without a gap. */
+int scree__log_reserve_batch(struct scree__log *log, struct scree__log_writer *w,
+                             struct scree__record *record, size_t n);
+void scree__log_abort_batch(struct scree__log *log, struct scree__log_writer *w,
+                            const struct scree__record *record, size_t n);
 void scree__log_complete(struct scree__log *log, struct scree__log_writer *w);
 /* Turns the record into an ABORTED one, charges it dead, completes. */
 void scree__log_abort(struct scree__log *log, struct scree__log_writer *w,

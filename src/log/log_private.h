@@ -235,6 +235,7 @@ struct scree__log {
 
     _Atomic bool stop_flusher, stop_allocator;
     _Atomic bool room_held; /* no room is made for now */
+    _Atomic bool refused;   /* somebody was, since the allocator looked */
     bool flusher_runs, allocator_runs;
     pthread_t flusher, allocator;
 };
@@ -245,6 +246,7 @@ struct scree__log {
 #define RECORD_BYTES_MAX ((1u << 30) + (64u << 10)) /* of a whole record */
 #define SEAL_BYTES_MIN 64u                          /* header 24, body 16, footer 24 */
 #define SEAL_FOOTER_BYTES 24u
+#define BATCH_RECORD_BYTES (RECORD_HEADER_BYTES + SCREE__BATCH_BODY_BYTES)
 
 struct log_seal {
     uint64_t run_start, stable;
@@ -261,6 +263,9 @@ void scree__record_encode(const struct scree__record *r, uint8_t *at);
 /* An ABORTED or PAD record of disk_len bytes; only its header is written. */
 void scree__record_encode_filler(uint8_t *at, uint64_t lsn, uint64_t page, uint32_t disk_len,
                                  uint8_t kind);
+/* What a BATCH says: bytes from its start to the batch's end, and how many records follow. */
+void scree__batch_body_get(const struct scree__record *r, uint64_t *bytes_out,
+                           uint64_t *records_out);
 void scree__seal_encode(uint8_t *at, uint64_t lsn, uint32_t disk_len, struct log_seal seal);
 /* Never reads beyond `avail`; believes no length before it is in bounds, no field before the checksum. */
 enum log_decode scree__record_decode(const uint8_t *at, uint64_t avail, uint64_t lsn,

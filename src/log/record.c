@@ -7,9 +7,11 @@
  *   +--------+--------+--------+----+----+-----+--------+-- ... --+----------+
  *   |checksum|page id | length |kind|flag|  0  |version |payload  |0 to 8 * n|
  *   +--------+--------+--------+----+----+-----+--------+-- ... --+----------+
- *                                               only in CONSOLIDATED
+ *                                        only in CONSOLIDATED, IN_BATCH
  *
- *   checksum = XXH3_64 of {payload hash, page id, length | kind << 32 | flags << 40, lsn}, 8 bytes each.
+ *   checksum = XXH3_64 of {payload hash, page id, length | kind << 32 | flags << 40, lsn}, 8 bytes each, and of
+ *   the version where the record is IN_BATCH (it is not known before the position is).
+ *   A BATCH's payload: bytes of the whole batch, itself included, and how many records follow, 8 bytes each.
  *   payload hash = XXH3_64 of the payload, seeded with the version of a CONSOLIDATED; 0 for ABORTED and
  *   PAD, whose payload is what happened to be there.
  *
@@ -94,17 +96,24 @@ scree__file_stamp_read(const uint8_t at[LOG_STAMP_BYTES], uint64_t magic, uint32
     return scree__get_u64(at) == magic && scree__get_u32(at + 12) == (uint32_t)XXH3_64bits(at, 12);
 }
 
-/* Bytes between header and payload. */
-static uint32_t
-kind_ext_bytes(uint8_t kind)
+/* Between header and payload lies a version. */
+static bool
+has_version(uint8_t kind, uint8_t flags)
 {
-    return kind == SCREE__RECORD_CONSOLIDATED ? 8 : 0;
+    return kind == SCREE__RECORD_CONSOLIDATED || (flags & SCREE__RECORD_IN_BATCH) != 0;
+}
+
+static uint32_t
+ext_bytes(uint8_t kind, uint8_t flags)
+{
+    return has_version(kind, flags) ? 8 : 0;
 }
 
 static bool
 kind_is_known(uint8_t kind)
 {
-    return kind >= SCREE__RECORD_ALLOCATE && kind <= SCREE__RECORD_SEAL;
+    return (kind >= SCREE__RECORD_ALLOCATE && kind <= SCREE__RECORD_BATCH) ||
+           (kind >= SCREE__RECORD_PAD && kind <= SCREE__RECORD_SEAL);
 }
 
 static bool
@@ -116,7 +125,7 @@ kind_is_filler(uint8_t kind)
 void
 scree__record_prepare(struct scree__record *r)
 {
-    uint64_t bytes = (uint64_t)RECORD_HEADER_BYTES + kind_ext_bytes(r->kind) + r->payload_len;
+    uint64_t bytes = (uint64_t)RECORD_HEADER_BYTES + ext_bytes(r->kind, r->flags) + r->payload_len;
     uint64_t seed = r->kind == SCREE__RECORD_CONSOLIDATED ? r->version : 0;
 
     bytes = scree__round_up(bytes, SCREE__RECORD_ALIGN);
@@ -125,22 +134,30 @@ scree__record_prepare(struct scree__record *r)
     r->payload_hash = XXH3_64bits_withSeed(r->payload, r->payload_len, seed);
 }
 
+/* batch_end: of a record IN_BATCH, else 0. */
 static uint64_t
-header_checksum(uint64_t payload_hash, uint64_t page, uint64_t len_kind_flags, uint64_t lsn)
+header_checksum(uint64_t payload_hash, uint64_t page, uint64_t len_kind_flags, uint64_t lsn,
+                uint64_t batch_end)
 {
-    uint64_t mix[4] = {htole64(payload_hash), htole64(page), htole64(len_kind_flags), htole64(lsn)};
+    uint64_t mix[5] = {htole64(payload_hash), htole64(page), htole64(len_kind_flags), htole64(lsn),
+                       htole64(batch_end)};
 
-    return XXH3_64bits(mix, sizeof mix);
+    return XXH3_64bits(mix, (batch_end == 0 ? 4 : 5) * sizeof mix[0]);
+}
+
+static uint64_t
+batch_end_of(const struct scree__record *r)
+{
+    return (r->flags & SCREE__RECORD_IN_BATCH) != 0 ? r->version : 0;
 }
 
 static void
-header_put(uint8_t *at, uint64_t lsn, uint64_t page, uint32_t payload_len, uint8_t kind,
-           uint8_t flags, uint64_t payload_hash)
+header_put(uint8_t *at, const struct scree__record *r)
 {
-    uint64_t word = payload_len | (uint64_t)kind << 32 | (uint64_t)flags << 40;
+    uint64_t word = r->payload_len | (uint64_t)r->kind << 32 | (uint64_t)r->flags << 40;
 
-    scree__put_u64(at, header_checksum(payload_hash, page, word, lsn));
-    scree__put_u64(at + 8, page);
+    scree__put_u64(at, header_checksum(r->payload_hash, r->page, word, r->lsn, batch_end_of(r)));
+    scree__put_u64(at + 8, r->page);
     scree__put_u64(at + 16, word); /* the upper 16 bits are the zero field */
 }
 
@@ -151,8 +168,8 @@ scree__record_encode(const struct scree__record *r, uint8_t *at)
 
     SCREE_ASSERT(kind_is_known(r->kind) && !kind_is_filler(r->kind));
     SCREE_ASSERT(r->lsn % SCREE__RECORD_ALIGN == 0);
-    header_put(at, r->lsn, r->page, r->payload_len, r->kind, r->flags, r->payload_hash);
-    if (r->kind == SCREE__RECORD_CONSOLIDATED) {
+    header_put(at, r);
+    if (has_version(r->kind, r->flags)) {
         scree__put_u64(p, r->version);
         p += 8;
     }
@@ -168,7 +185,10 @@ scree__record_encode_filler(uint8_t *at, uint64_t lsn, uint64_t page, uint32_t d
 {
     SCREE_ASSERT(kind_is_filler(kind));
     SCREE_ASSERT(disk_len >= RECORD_HEADER_BYTES && disk_len % SCREE__RECORD_ALIGN == 0); /* I3 */
-    header_put(at, lsn, page, disk_len - RECORD_HEADER_BYTES, kind, 0, 0);
+    header_put(at, &(struct scree__record){.lsn = lsn,
+                                           .page = page,
+                                           .payload_len = disk_len - RECORD_HEADER_BYTES,
+                                           .kind = kind});
 }
 
 /* Over the footer's first 16 bytes and the position just behind it. */
@@ -178,6 +198,31 @@ footer_checksum(uint64_t seal_lsn, uint64_t end_lsn)
     uint64_t mix[3] = {htole64(SEAL_MAGIC), htole64(seal_lsn), htole64(end_lsn)};
 
     return XXH3_64bits(mix, sizeof mix);
+}
+
+uint32_t
+scree__log_batch_prepare(struct scree__record *record, size_t n,
+                         unsigned char body[SCREE__BATCH_BODY_BYTES])
+{
+    uint64_t bytes = BATCH_RECORD_BYTES;
+
+    for (size_t i = 1; i < n; i++)
+        bytes += record[i].disk_len;
+    scree__put_u64(body, bytes);
+    scree__put_u64(body + 8, n - 1);
+    record[0] = (struct scree__record){
+        .kind = SCREE__RECORD_BATCH, .payload = body, .payload_len = SCREE__BATCH_BODY_BYTES};
+    scree__record_prepare(&record[0]);
+    return bytes > RECORD_BYTES_MAX ? UINT32_MAX : (uint32_t)bytes;
+}
+
+void
+scree__batch_body_get(const struct scree__record *r, uint64_t *bytes_out, uint64_t *records_out)
+{
+    const uint8_t *body = r->payload;
+
+    *bytes_out = scree__get_u64(body);
+    *records_out = scree__get_u64(body + 8);
 }
 
 void
@@ -190,8 +235,10 @@ scree__seal_encode(uint8_t *at, uint64_t lsn, uint32_t disk_len, struct log_seal
     SCREE_ASSERT(seal.run_start <= lsn && seal.stable <= lsn);
     scree__put_u64(body, seal.run_start);
     scree__put_u64(body + 8, seal.stable);
-    header_put(at, lsn, 0, disk_len - RECORD_HEADER_BYTES, SCREE__RECORD_SEAL, 0,
-               XXH3_64bits(body, SEAL_BODY_BYTES));
+    header_put(at, &(struct scree__record){.lsn = lsn,
+                                           .payload_len = disk_len - RECORD_HEADER_BYTES,
+                                           .payload_hash = XXH3_64bits(body, SEAL_BODY_BYTES),
+                                           .kind = SCREE__RECORD_SEAL});
     memset(body + SEAL_BODY_BYTES, 0, (size_t)(footer - body) - SEAL_BODY_BYTES);
     scree__put_u64(footer, SEAL_MAGIC);
     scree__put_u64(footer + 8, lsn);
@@ -242,6 +289,10 @@ header_is_possible(const struct scree__record *r, uint32_t zero, uint64_t bytes)
 {
     uint8_t flags = SCREE__RECORD_COMPRESSED;
 
+    if (r->kind <= SCREE__RECORD_FREE && r->kind != SCREE__RECORD_CONSOLIDATED)
+        flags |= SCREE__RECORD_IN_BATCH;
+    if (r->kind == SCREE__RECORD_BATCH && bytes != BATCH_RECORD_BYTES)
+        return false;
     if (r->kind == SCREE__RECORD_ALLOCATE)
         flags |= SCREE__RECORD_CHOSEN_ID;
     if (r->kind == SCREE__RECORD_CONSOLIDATED && r->payload_len == 0)
@@ -274,7 +325,7 @@ scree__record_decode(const uint8_t *at, uint64_t avail, uint64_t lsn, struct scr
     r->payload_len = (uint32_t)word;
     r->kind = (uint8_t)(word >> 32);
     r->flags = (uint8_t)(word >> 40);
-    bytes += kind_ext_bytes(r->kind);
+    bytes += ext_bytes(r->kind, r->flags);
     if (!header_is_possible(r, (uint32_t)(word >> 48), bytes))
         return LOG_DECODE_HEADER;
     r->disk_len = (uint32_t)scree__round_up(bytes, SCREE__RECORD_ALIGN);
@@ -285,14 +336,14 @@ scree__record_decode(const uint8_t *at, uint64_t avail, uint64_t lsn, struct scr
     size_t hashed = r->kind == SCREE__RECORD_SEAL ? SEAL_BODY_BYTES : r->payload_len;
 
     r->version = lsn + r->disk_len;
-    if (r->kind == SCREE__RECORD_CONSOLIDATED) {
+    if (has_version(r->kind, r->flags))
         r->version = scree__get_u64(at + RECORD_HEADER_BYTES);
+    if (r->kind == SCREE__RECORD_CONSOLIDATED)
         seed = r->version;
-    }
-    r->payload = at + RECORD_HEADER_BYTES + kind_ext_bytes(r->kind);
+    r->payload = at + RECORD_HEADER_BYTES + ext_bytes(r->kind, r->flags);
     if (!kind_is_filler(r->kind))
         r->payload_hash = XXH3_64bits_withSeed(r->payload, hashed, seed);
-    if (header_checksum(r->payload_hash, r->page, word, lsn) != scree__get_u64(at))
+    if (header_checksum(r->payload_hash, r->page, word, lsn, batch_end_of(r)) != scree__get_u64(at))
         return LOG_DECODE_CHECKSUM;
     if (r->kind == SCREE__RECORD_SEAL && !seal_is_whole(at, r))
         return LOG_DECODE_CHECKSUM;

@@ -237,11 +237,10 @@ ring_wait(struct scree__log *log, struct scree__log_writer *w, uint64_t lsn, uin
     }
 }
 
-int
-scree__log_reserve(struct scree__log *log, struct scree__log_writer *w, struct scree__record *r)
+/* E1, E2, and E3 where there is no room yet. *lsn_out: of `len` bytes that are ours to fill. */
+static int
+ring_take(struct scree__log *log, struct scree__log_writer *w, uint32_t len, uint64_t *lsn_out)
 {
-    uint32_t len = r->disk_len;
-
     SCREE_ASSERT(atomic_load_explicit(&w->position, memory_order_relaxed) == SCREE__LSN_NONE);
     SCREE_CHECK(w->credit_bytes >= len); /* or the range may have no room on disk */
     w->credit_bytes -= len;
@@ -264,12 +263,52 @@ scree__log_reserve(struct scree__log *log, struct scree__log_writer *w, struct s
                 return rc;
         }
     }
-    r->lsn = lsn;
+    *lsn_out = lsn;
+    return 0;
+}
+
+int
+scree__log_reserve(struct scree__log *log, struct scree__log_writer *w, struct scree__record *r)
+{
+    int rc = ring_take(log, w, r->disk_len, &r->lsn);
+
+    if (rc != 0)
+        return rc;
     if (r->kind != SCREE__RECORD_CONSOLIDATED)
-        r->version = lsn + len;
+        r->version = r->lsn + r->disk_len;
     if (w->sample)
         w->fill_begin_ns = log->env->now_ns(log->env->ctx);
-    scree__record_encode(r, scree__ring_at(log, lsn)); /* I5 */
+    scree__record_encode(r, scree__ring_at(log, r->lsn)); /* I5 */
+    return 0;
+}
+
+static uint32_t
+batch_bytes(const struct scree__record *record, size_t n)
+{
+    uint32_t bytes = 0;
+
+    for (size_t i = 0; i < n; i++)
+        bytes += record[i].disk_len;
+    return bytes;
+}
+
+int
+scree__log_reserve_batch(struct scree__log *log, struct scree__log_writer *w,
+                         struct scree__record *record, size_t n)
+{
+    uint32_t bytes = batch_bytes(record, n);
+    uint64_t at, end;
+    int rc = ring_take(log, w, bytes, &at);
+
+    if (rc != 0)
+        return rc;
+    end = at + bytes;
+    for (size_t i = 0; i < n; i++) {
+        record[i].lsn = at;
+        record[i].version = end;
+        scree__record_encode(&record[i], scree__ring_at(log, at)); /* I5 */
+        at += record[i].disk_len;
+    }
     return 0;
 }
 
@@ -289,5 +328,16 @@ scree__log_abort(struct scree__log *log, struct scree__log_writer *w, const stru
     scree__record_encode_filler(scree__ring_at(log, r->lsn), r->lsn, r->page, r->disk_len,
                                 SCREE__RECORD_ABORTED);
     scree__log_charge_dead(log, r->lsn, r->disk_len, r->lsn);
+    scree__log_complete(log, w);
+}
+
+void
+scree__log_abort_batch(struct scree__log *log, struct scree__log_writer *w,
+                       const struct scree__record *record, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        scree__record_encode_filler(scree__ring_at(log, record[i].lsn), record[i].lsn,
+                                    record[i].page, record[i].disk_len, SCREE__RECORD_ABORTED);
+    scree__log_charge_dead(log, record[0].lsn, batch_bytes(record, n), record[0].lsn);
     scree__log_complete(log, w);
 }

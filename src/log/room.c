@@ -177,8 +177,10 @@ room_await(struct scree__log *log, uint64_t wanted, uint32_t tried, bool for_rel
     int rc = scree__log_check(log);
 
     /* While room is being made nobody asks for it: what is won is not to go before it is enough. */
-    if (rc == 0 && error != 0 && (relief ? !for_relief : answered || !room_retry_due(log)))
+    if (rc == 0 && error != 0 && (relief ? !for_relief : answered || !room_retry_due(log))) {
+        atomic_store_explicit(&log->refused, true, memory_order_relaxed); /* a hint */
         rc = room_refused(error);
+    }
     if (rc == 0 && error != 0 && relief)
         scree__futex_wait(&log->credit_gate.seq, ticket,
                           ROOM_STEP_NS); /* waker: E5 behind the verdict */
@@ -433,6 +435,26 @@ room_has_work(struct scree__log *log)
     return atomic_load_explicit(&log->allocated, memory_order_relaxed) < room_target(log);
 }
 
+/* A disk is told to be full when looking for room was in vain, or when somebody could not wait for that. */
+static void
+room_tell(struct scree__log *log, int rc, bool full, bool relief)
+{
+    uint64_t at = atomic_load_explicit(&log->allocated, memory_order_relaxed); /* ours */
+    bool refused =
+        atomic_exchange_explicit(&log->refused, false, memory_order_relaxed); /* a hint */
+
+    if (!log->told_full && ((full && !relief) || refused)) {
+        log->told_full = true;
+        scree__log_event(log, SCREE_EVENT_NO_SPACE, full ? rc : -ENOSPC, at, 0,
+                         scree_strerror(full ? rc : -ENOSPC));
+    }
+    if (rc == 0 && log->told_full) {
+        log->told_full = false;
+        scree__log_event(log, SCREE_EVENT_SPACE_BACK, 0, at, 0,
+                         "there is room again, writing goes on");
+    }
+}
+
 static void
 room_work(struct scree__log *log)
 {
@@ -447,11 +469,7 @@ room_work(struct scree__log *log)
     atomic_store_explicit(&log->space_error, rc, memory_order_seq_cst);       /* E5 */
     (void)atomic_fetch_add_explicit(&log->attempts, 1, memory_order_seq_cst); /* E5 */
     scree__gate_open(&log->credit_gate);
-    if ((full && !relief && !log->told_full) || (rc == 0 && log->told_full))
-        scree__log_event(log, full ? SCREE_EVENT_NO_SPACE : SCREE_EVENT_SPACE_BACK, rc,
-                         atomic_load_explicit(&log->allocated, memory_order_relaxed), 0,
-                         full ? scree_strerror(rc) : "there is room again, writing goes on");
-    log->told_full = full && (!relief || log->told_full);
+    room_tell(log, rc, full, relief);
 }
 
 /* How long it is too early for more room for users, 0: it is not. What others want is made at once. */

@@ -14,7 +14,7 @@
  *   made in the ordinary course says that the one at E was there: they are made in order, each
  *   durable before the next, and restart.c deletes them in the other order. 3 a log that was closed
  *   cleanly has nothing behind E, and E is a block boundary. INVARIANTS
- *   I1 memory: one buffer is SCAN_BYTES, or as long as one record whose last byte is there.
+ *   I1 memory: one buffer is SCAN_BYTES, or as long as one record, or batch, whose last byte is there.
  *   I2 every step goes forward: records have a length, jumps lead beyond E.
  * SHARED  the queue, `done`, `stop` and the outcome: under lock. Everything else: the thread's own.
  * LIFETIME  of the thread and batches: one call. A visited record's payload: until visit returns.
@@ -39,14 +39,22 @@ struct batch {
     size_t n, cap;
 };
 
+/* A batch being walked over: all of it verifies, or none of it is there. */
+struct group {
+    uint64_t lsn, end; /* end 0: none */
+    uint64_t records;  /* still to come */
+    size_t first;      /* its first record's place in the buffer's list */
+};
+
 struct scan {
     struct scree__log *log;
     uint64_t known_stable;
-    uint64_t to;    /* range: exactly up to here; LSN_NONE: to the end of the log */
-    uint64_t at;    /* thread: next position */
-    size_t need;    /* thread: bytes the next buffer must have */
-    uint64_t claim; /* thread, then caller: largest claim of the seals walked over */
-    bool clean;     /* 3 above holds */
+    uint64_t to;        /* range: exactly up to here; LSN_NONE: to the end of the log */
+    uint64_t at;        /* thread: next position */
+    size_t need;        /* thread: bytes the next buffer must have */
+    uint64_t claim;     /* thread, then caller: largest claim of the seals walked over */
+    struct group group; /* thread */
+    bool clean;         /* 3 above holds */
 
     pthread_mutex_t lock;
     pthread_cond_t changed;
@@ -379,7 +387,67 @@ scan_jump(struct scan *s)
     if (!scree__segment_jump(s->log, s->at / s->log->segment_bytes, s->at, &info))
         return 0;
     s->at = info.number * s->log->segment_bytes; /* I2: a later segment */
+    s->result.batches_discarded = 0;             /* by an open before this one */
     s->need = SCAN_BYTES;
+    return 1;
+}
+
+/* Does r, which verifies, fit where it lies: in the batch that is open, or outside of any? */
+static bool
+group_accepts(struct scan *s, const struct batch *b, const struct scree__record *r)
+{
+    struct group *g = &s->group;
+    uint64_t bytes;
+    bool in_batch = (r->flags & SCREE__RECORD_IN_BATCH) != 0;
+
+    if (g->end == 0 && r->kind == SCREE__RECORD_BATCH) {
+        *g = (struct group){.lsn = r->lsn, .first = b->n};
+        scree__batch_body_get(r, &bytes, &g->records);
+        if (bytes > RECORD_BYTES_MAX || bytes < r->disk_len || g->records == 0)
+            return false;
+        g->end = r->lsn + bytes;
+        return true;
+    }
+    if (g->end == 0 || !in_batch)
+        return g->end == 0 && !in_batch;
+    if (r->version != g->end || r->lsn + r->disk_len > g->end)
+        return false;
+    g->records--;
+    if ((g->records == 0) != (r->lsn + r->disk_len == g->end))
+        return false;
+    if (g->records == 0)
+        g->end = 0;
+    return true;
+}
+
+/* What is not whole is walked over as if it had not been begun. Where it began, or s->at. */
+static uint64_t
+group_give_up(struct scan *s, struct batch *b, uint64_t *bytes_io)
+{
+    struct group g = s->group;
+
+    s->group.end = 0;
+    if (g.end == 0)
+        return s->at;
+#ifdef SCREE_BUG_BATCH_TORN
+    return s->at; /* seeded: what there is of it counts; crash_batch must fail */
+#endif
+    b->n = g.first;
+    *bytes_io = g.end - g.lsn;
+    return g.lsn;
+}
+
+/* The record, or batch, at s->at, of so many bytes goes beyond the buffer. As scan_records. */
+static int
+scan_beyond(struct scan *s, const struct batch *b, uint64_t base, uint64_t first, uint64_t bytes)
+{
+    if (s->at > first)
+        return 1; /* the next buffer begins with it */
+    if (s->at - base + bytes <= b->buffer_bytes)
+        return 0; /* all of the batch is here: what is longer than it is none of its records */
+    if (!bytes_reach(s->log, s->at, s->at + bytes))
+        return 0; /* I1 */
+    s->need = (size_t)scree__round_up(s->at - base + bytes, SCREE_BLOCK);
     return 1;
 }
 
@@ -389,9 +457,10 @@ scan_jump(struct scan *s)
 static int
 scan_records(struct scan *s, struct batch *b, uint64_t base, size_t got)
 {
-    struct scree__record r;
+    struct scree__record r = {0};
     bool full = got == b->buffer_bytes;
     uint64_t first = s->at;
+    int rc;
 
     while (s->at < s->to) {
         uint64_t in_buffer = s->at - base;
@@ -399,17 +468,18 @@ scan_records(struct scan *s, struct batch *b, uint64_t base, size_t got)
 
         if (in_buffer < got || full)
             d = scree__record_decode(b->buffer + in_buffer, got - in_buffer, s->at, &r);
-        if (d == LOG_DECODE_SHORT && full) {
-            if (s->at > first)
-                return 1; /* the next buffer begins with it */
-            if (!bytes_reach(s->log, s->at, s->at + r.disk_len))
-                return 0; /* I1 */
-            s->need = (size_t)scree__round_up(in_buffer + r.disk_len, SCREE_BLOCK);
-            return 1;
+        if (d == LOG_DECODE_OK && !group_accepts(s, b, &r))
+            d = LOG_DECODE_HEADER;
+        if (d != LOG_DECODE_OK) {
+            uint64_t bytes = r.disk_len;
+            bool open = s->group.end != 0;
+
+            s->at = group_give_up(s, b, &bytes);
+            rc = d == LOG_DECODE_SHORT && full ? scan_beyond(s, b, base, first, bytes) : 0;
+            s->result.batches_discarded = rc == 0 && open;
+            return rc;
         }
-        if (d != LOG_DECODE_OK)
-            return 0;
-        int rc = batch_add(b, &r);
+        rc = batch_add(b, &r);
 
         if (rc != 0)
             return rc;

@@ -102,6 +102,39 @@ ids_refill(struct scree__context *ctx)
     return ctx->id_n > 0 ? 0 : scree__fail(SCREE_E_NO_SPACE, "every page id is in use");
 }
 
+int
+scree__id_take(struct scree__context *ctx, scree_page_id *id_out)
+{
+    scree_cache *cache = ctx->cache;
+
+    for (unsigned tries = 0; tries < ALLOCATE_TRIES; tries++) {
+        int rc = ctx->id_n > 0 ? 0 : ids_refill(ctx);
+        scree_page_id id = rc == 0 ? ctx->id[--ctx->id_n] : 0;
+        struct scree__radix_ref ref;
+        uint64_t word;
+
+        if (rc != 0)
+            return rc;
+        ref = scree__radix_make(&cache->radix, id);
+        if (ref.leaf == NULL) {
+            scree__id_freed(cache, id, 0);
+            return scree__fail(SCREE_E_NO_MEMORY, "no memory for the page table");
+        }
+        scree__rcu_enter();
+        word = scree__slot_peek(ref);
+        scree__rcu_leave();
+        if (slot_tag(word) != SLOT_FREE)
+            continue; /* somebody chose it */
+        if (slot_free_lsn(word) == 0 ||
+            slot_free_lsn(word) < atomic_load_explicit(&cache->cooled_lsn, memory_order_acquire)) {
+            *id_out = id; /* A2 */
+            return 0;
+        }
+        scree__id_freed(cache, id, scree__log_tail(cache->log)); /* not cool: to the end */
+    }
+    return scree__fail(SCREE_E_BUSY, "no free page id was found; try again");
+}
+
 struct allocation {
     scree_page_id id;
     struct scree__node *node;
@@ -229,28 +262,28 @@ scree_page_allocate(scree_cache *cache, scree_slice initial, scree_page_id *id_o
 
 /* Of a page that was live a moment ago; 0 if it is not now. */
 static scree_version
-live_version(scree_cache *cache, scree_page_id id)
+live_version(struct scree__context *ctx, scree_page_id id)
 {
-    struct scree__radix_ref ref = scree__radix_find(&cache->radix, id);
-    scree_version version;
+    struct scree__radix_ref ref = scree__radix_find(&ctx->cache->radix, id);
+    scree_version version = 0;
+    uint64_t word;
     uint32_t len;
-    bool steady;
+    int rc;
 
     scree__rcu_enter();
-    do /* retried only when somebody moved the slot */
-        steady = scree__slot_version(
-            ref, atomic_load_explicit(scree__radix_word(ref), memory_order_acquire), &version,
-            &len);
-    while (!steady);
+    do /* retried only when somebody moved the slot; helped, as an evicted word has to be in it */
+        rc = scree__slot_load(ctx, ref, &word);
+    while (rc == 0 && !scree__slot_version(ref, word, &version, &len));
     scree__rcu_leave();
     return version;
 }
 
 /* The id was not free, or not free for long enough: which of the two, in words. */
 static int
-allocate_at_refused(scree_cache *cache, scree_page_id id, int rc, scree_version *version_out)
+allocate_at_refused(struct scree__context *ctx, scree_page_id id, int rc,
+                    scree_version *version_out)
 {
-    scree_version version = rc == AGAIN ? live_version(cache, id) : 0;
+    scree_version version = rc == AGAIN ? live_version(ctx, id) : 0;
 
     if (version != 0) {
         if (version_out != NULL)
@@ -258,7 +291,7 @@ allocate_at_refused(scree_cache *cache, scree_page_id id, int rc, scree_version 
         return scree__fail(SCREE_E_CONFLICT, "page %llu is live at version %llu",
                            (unsigned long long)id, (unsigned long long)version);
     }
-    scree__reclaimer_wake(cache);
+    scree__reclaimer_wake(ctx->cache);
     return scree__fail(SCREE_E_BUSY,
                        "page %llu was freed a moment ago and a read guard may still see it; try "
                        "again",
@@ -286,7 +319,7 @@ scree_page_allocate_at(scree_cache *cache, scree_page_id id, scree_slice initial
     if (rc == 0)
         allocate_done(ctx, &a, initial, NULL, version_out);
     else if (rc == AGAIN || rc == SCREE_E_BUSY)
-        rc = allocate_at_refused(cache, id, rc, version_out);
+        rc = allocate_at_refused(ctx, id, rc, version_out);
     return rc;
 }
 

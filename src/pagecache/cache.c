@@ -390,6 +390,8 @@ scree_close(scree_cache *cache)
     if (cache == NULL)
         return scree__fail(SCREE_E_INVALID, "scree_close: cache is NULL");
     rc = scree__context_guards_check(cache);
+    if (rc == 0 && atomic_load_explicit(&cache->batches_open, memory_order_acquire) != 0)
+        rc = scree__fail(SCREE_E_BUSY, "scree_close: a batch is open; commit or abort it first");
     if (rc == 0 && scree__rcu_inside())
         rc = scree__fail(SCREE_E_BUSY, "scree_close: this thread is in a read section, of another "
                                        "cache or its own, that close would wait for");

@@ -209,18 +209,22 @@ node_charge_dead(struct scree__log *log, struct scree__node *n, uint64_t lsn)
 }
 
 void
-scree__slot_supersede(struct scree__context *ctx, uint64_t word, uint32_t evicted_len, uint64_t lsn)
+scree__slot_charge_dead(struct scree__log *log, uint64_t word, uint32_t evicted_len, uint64_t lsn)
 {
-    struct scree__log *log = ctx->cache->log;
-    struct scree__node *n;
-
     if (slot_tag(word) == SLOT_EVICTED)
         scree__log_charge_dead(log, slot_evicted_lsn(word), evicted_len, lsn);
     if (slot_tag(word) != SLOT_NODE)
         return;
-    for (n = slot_node(word); n != NULL; n = n->next)
+    for (struct scree__node *n = slot_node(word); n != NULL; n = n->next)
         node_charge_dead(log, n, lsn);
-    scree__chain_retire(ctx, slot_node(word));
+}
+
+void
+scree__slot_supersede(struct scree__context *ctx, uint64_t word, uint32_t evicted_len, uint64_t lsn)
+{
+    scree__slot_charge_dead(ctx->cache->log, word, evicted_len, lsn);
+    if (slot_tag(word) == SLOT_NODE)
+        scree__chain_retire(ctx, slot_node(word));
 }
 
 void

@@ -77,9 +77,12 @@ slot_copy(struct scree__context *ctx, struct scree__radix_ref ref, uint64_t star
     int rc;
 
     do {
-        /* Acquire: the chain. */
-        uint64_t word = atomic_load_explicit(scree__radix_word(ref), memory_order_acquire);
+        uint64_t word;
 
+        rc = scree__slot_load(ctx, ref,
+                              &word); /* a batch under way is helped to its end: either is I1's */
+        if (rc != 0)
+            return rc;
         if (slot_tag(word) == SLOT_FREE) {
             e.version = slot_free_lsn(word);
             return e.version >= start ? leaf_copy_add(copy, &e, NULL) : 0;
@@ -201,11 +204,18 @@ static int
 fold_visit(void *arg, const struct scree__record *r)
 {
     scree_cache *cache = arg;
-    int rc = scree__fold_record(cache, r);
+    uint64_t end = r->lsn + r->disk_len;
+    bool in_batch = r->kind == SCREE__RECORD_BATCH ||
+                    ((r->flags & SCREE__RECORD_IN_BATCH) != 0 && r->version != end);
+    int rc = r->lsn < cache->fold_lsn ? 0 : scree__fold_record(cache, r);
 
-    if (rc == 0)
-        cache->fold_lsn = r->lsn + r->disk_len; /* never folded twice, whatever fails behind it */
-    return rc;
+    if (rc != 0)
+        return rc;
+    if (end > cache->fold_lsn)
+        cache->fold_lsn = end; /* never folded twice, whatever fails behind it */
+    if (!in_batch)
+        cache->fold_from = end;
+    return 0;
 }
 
 /* C4 */
@@ -216,9 +226,9 @@ fold_to(scree_cache *cache, uint64_t start)
 
     if (cache->materializer.recover == NULL || cache->fold_lsn >= start)
         return 0;
-    rc = scree__log_scan_range(cache->log, cache->fold_lsn, start, fold_visit, cache);
+    rc = scree__log_scan_range(cache->log, cache->fold_from, start, fold_visit, cache);
     if (rc == 0)
-        cache->fold_lsn = start;
+        cache->fold_lsn = cache->fold_from = start;
     return rc;
 }
 

@@ -134,11 +134,12 @@ item_add(struct clean *c, struct item item)
 static int
 sweep_slot(struct clean *c, struct scree__radix_ref ref)
 {
-    /* Acquire: the chain. */
-    uint64_t word = atomic_load_explicit(scree__radix_word(ref), memory_order_acquire);
     struct item item = {.id = ref.leaf->first_id + ref.index};
-    uint64_t version;
+    uint64_t word, version;
+    int rc = scree__slot_load(c->ctx, ref, &word);
 
+    if (rc != 0)
+        return rc;
     if (slot_tag(word) == SLOT_EVICTED) {
         item.lsn = slot_evicted_lsn(word);
         if (!filter_has(c, item.lsn))

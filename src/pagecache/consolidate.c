@@ -66,11 +66,11 @@ consolidate_build(struct scree__context *ctx, scree_page_id id, struct scree__ra
 
     *node_out = NULL;
     for (unsigned tries = 0; rc == 0 && tries < PAGE_IN_TRIES; tries++) {
-        /* Acquire: the chain. */
-        uint64_t word = atomic_load_explicit(scree__radix_word(ref), memory_order_acquire);
+        uint64_t word;
 
-        if (slot_tag(word) == SLOT_FREE || slot_depth(word) < depth_min)
-            return 0;
+        rc = scree__slot_load(ctx, ref, &word);
+        if (rc != 0 || slot_tag(word) == SLOT_FREE || slot_depth(word) < depth_min)
+            return rc;
         rc = scree__chain_collect(ctx, ref, word, chain);
         if (rc != 0)
             return rc == SCREE_E_BUSY ? 0 : rc;
@@ -96,7 +96,8 @@ consolidate_install(struct scree__context *ctx, struct scree__radix_ref ref,
     int rc;
 
     *installed_out = false;
-    if (slot_tag(word) == SLOT_FREE || scree__slot_lsn(word) != node->lsn || /* I2 */
+    if (slot_tag(word) == SLOT_FREE || slot_tag(word) == SLOT_BATCH || /* it moves */
+        scree__slot_lsn(word) != node->lsn ||                          /* I2 */
         !scree__slot_version(ref, word, &version, &evicted_len))
         return 0;
     if (!scree__retire_ready(ctx))

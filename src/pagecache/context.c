@@ -242,6 +242,7 @@ scree__context_destroy_all(scree_cache *cache)
         scree__log_read_done(c->read, READS_KEPT);
         scree__free(c->compressed, c->compressed_cap);
         ZSTD_freeCCtx(c->compressor);
+        scree__batch_free(c->batch);
         scree__free(c, scree__round_up(sizeof *c, SCREE_CACHE_LINE));
         c = next;
     }

@@ -192,10 +192,12 @@ returned_take(struct scree__context *ctx)
         entry_release(ctx, b->node[i]);
     /* Relaxed: a bound on hoarding, no order needed. */
     atomic_fetch_sub_explicit(&ctx->returned_bytes, b->bytes, memory_order_relaxed);
-    if (ctx->spare == NULL)
+    if (ctx->spare == NULL) {
+        b->next = NULL;
         ctx->spare = b;
-    else
+    } else {
         scree__free(b, sizeof *b);
+    }
     return true;
 }
 
@@ -295,12 +297,23 @@ scree__retired_hand_over(struct scree__context *ctx)
     scree__reclaimer_wake(cache);
 }
 
+/* One more on the list of spare batches. */
+static bool
+spare_add(struct scree__context *ctx)
+{
+    struct scree__retired *b = scree__alloc(sizeof *b);
+
+    if (b == NULL)
+        return false;
+    b->next = ctx->spare;
+    ctx->spare = b;
+    return true;
+}
+
 static bool
 spare_ready(struct scree__context *ctx)
 {
-    if (ctx->spare == NULL)
-        ctx->spare = scree__alloc(sizeof *ctx->spare);
-    return ctx->spare != NULL;
+    return ctx->spare != NULL || spare_add(ctx);
 }
 
 /* I4 */
@@ -316,7 +329,7 @@ retired_open(struct scree__context *ctx)
         return false;
     }
     b = ctx->spare;
-    ctx->spare = NULL;
+    ctx->spare = b->next;
     b->next = NULL;
     b->owner = ctx;
     b->n = 0;
@@ -336,6 +349,25 @@ scree__retire_ready(struct scree__context *ctx)
 #endif
 }
 
+bool
+scree__retire_ready_for(struct scree__context *ctx, size_t n)
+{
+    size_t room;
+
+    if (!retired_open(ctx))
+        return false;
+    room = RETIRE_BATCH - ctx->retired->n;
+    for (const struct scree__retired *b = ctx->spare; b != NULL; b = b->next)
+        room += RETIRE_BATCH;
+    for (; room < n; room += RETIRE_BATCH) {
+        if (!spare_add(ctx)) {
+            scree__fail(SCREE_E_NO_MEMORY, "no memory to give up the old forms of %zu pages", n);
+            return false;
+        }
+    }
+    return true;
+}
+
 /* The next entry: the node, and those behind it if the flag says so. */
 static void
 retired_put(struct scree__context *ctx, struct scree__node *node, uintptr_t flag)
@@ -352,10 +384,21 @@ retired_put(struct scree__context *ctx, struct scree__node *node, uintptr_t flag
     atomic_store_explicit(&ctx->open_bytes, b->bytes, memory_order_relaxed); /* E5 */
 }
 
+/* I3 */
+void
+scree__retired_bound(struct scree__context *ctx)
+{
+    uint64_t hand_over = hoard_max(ctx->cache);
+
+    if (hand_over > HAND_OVER_BYTES)
+        hand_over = HAND_OVER_BYTES;
+    if (ctx->retired != NULL && ctx->retired->bytes >= hand_over)
+        scree__retired_hand_over(ctx);
+}
+
 void
 scree__chain_retire(struct scree__context *ctx, struct scree__node *head)
 {
-    uint64_t hand_over = hoard_max(ctx->cache);
     struct scree__node *next;
 
 #ifdef SCREE_BUG_RETIRE_LATE
@@ -376,9 +419,15 @@ scree__chain_retire(struct scree__context *ctx, struct scree__node *head)
                 (void)retired_open(ctx); /* the spare one */
         }
     }
-    if (hand_over > HAND_OVER_BYTES)
-        hand_over = HAND_OVER_BYTES;
-    if (ctx->retired != NULL && ctx->retired->bytes >= hand_over)
+    scree__retired_bound(ctx);
+}
+
+void
+scree__chain_retire_as_one(struct scree__context *ctx, struct scree__node *head)
+{
+    (void)retired_open(ctx); /* scree__retire_ready_for */
+    retired_put(ctx, head, head->next != NULL ? RETIRED_CHAIN : 0);
+    if (ctx->retired->n == RETIRE_BATCH)
         scree__retired_hand_over(ctx);
 }
 
@@ -451,8 +500,12 @@ scree__nodes_drain(struct scree__context *ctx)
     atomic_store_explicit(&ctx->listed_bytes, 0, memory_order_relaxed); /* E5 */
     retired_free(ctx->retired); /* not empty only when the cache is being closed: nobody reads */
     ctx->retired = NULL;
-    scree__free(ctx->spare, sizeof *ctx->spare);
-    ctx->spare = NULL;
+    while (ctx->spare != NULL) {
+        struct scree__retired *b = ctx->spare;
+
+        ctx->spare = b->next;
+        scree__free(b, sizeof *b);
+    }
 }
 
 struct scree__memory

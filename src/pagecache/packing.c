@@ -63,6 +63,26 @@ scree__record_page(struct scree__context *ctx, struct scree__record *r, uint8_t 
 }
 
 int
+scree__record_page_owned(struct scree__context *ctx, struct scree__record *r, uint8_t kind,
+                         scree_page_id id, const void *data, size_t len, void **owned_out,
+                         size_t *owned_len_out)
+{
+    *owned_out = NULL;
+    *owned_len_out = 0;
+    scree__record_page(ctx, r, kind, id, 0, data, len);
+    if (r->payload == data)
+        return 0;
+    *owned_out = scree__alloc(r->payload_len);
+    if (*owned_out == NULL)
+        return scree__fail(SCREE_E_NO_MEMORY, "no memory for a compressed page of %u bytes",
+                           r->payload_len);
+    memcpy(*owned_out, r->payload, r->payload_len);
+    *owned_len_out = r->payload_len;
+    r->payload = *owned_out;
+    return 0;
+}
+
+int
 scree__record_write(struct scree__context *ctx, struct scree__record *r)
 {
     struct scree__log *log = ctx->cache->log;

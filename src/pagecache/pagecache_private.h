@@ -22,7 +22,8 @@ enum scree__node_kind {
     NODE_DELTA = 1, /* one fragment; next is what it was appended to */
     NODE_BASE = 2,  /* the page: as set, consolidated, or merged in memory from its records */
     NODE_EMPTY = 3, /* allocated with 0 bytes: no base */
-    NODE_GHOST = 4  /* an evicted page of several records: only where they lie */
+    NODE_GHOST = 4, /* an evicted page of several records: only where they lie */
+    NODE_MCAS = 5   /* no page's: what a batch does, while it does it (mcas.c) */
 };
 
 /*
@@ -79,6 +80,7 @@ enum scree__counter {
     COUNT_APPENDS,
     COUNT_ALLOCATES,
     COUNT_FREES,
+    COUNT_BATCHES,
     COUNT_CONFLICTS,
     COUNT_CONSOLIDATIONS,
     COUNT_EVICTIONS,
@@ -153,7 +155,7 @@ struct scree__context {
     _Atomic uint64_t open_bytes;    /* *: in `retired` */
     _Atomic uint64_t listed_bytes;  /* *: in free_node; of the size classes, not as charged */
     struct scree__retired *retired; /* being filled; owner only */
-    struct scree__retired *spare;   /* to be filled next; owner only */
+    struct scree__retired *spare;   /* list of empty ones, to be filled next; owner only */
     struct scree__retired *home;    /* taken from `returned`, not yet sorted; owner only */
     _Atomic(struct scree__retired *)
         returned;                       /* through their grace period; pushed by the reclaimer */
@@ -166,6 +168,7 @@ struct scree__context {
     void *compressed;
     size_t compressed_cap;
     void *compressor;                 /* ZSTD_CCtx */
+    scree_batch *batch;               /* ended, for the next one; owner only */
     _Atomic uint64_t count[COUNTERS]; /* owner adds with relaxed load and store */
     struct scree__histogram phase[PHASES];
 };
@@ -196,6 +199,7 @@ struct scree_cache {
     int lock_file;
     bool read_only;
     _Atomic(struct scree__context *) contexts;
+    _Atomic uint64_t batches_open;
 
     /* memory (fragment.c, evict.c) */
     uint64_t charge_step; /* a context's pending charge is passed on beyond it */
@@ -253,7 +257,9 @@ struct scree_cache {
     _Atomic uint64_t checkpoint_ended_ns, checkpoint_took_ns, log_rate;
     struct scree_out fold; /* under checkpoint_mutex: recovery state up to fold_lsn */
     uint64_t fold_lsn;     /* under checkpoint_mutex */
-    bool fell_back;        /* an older generation was loaded; set before open returns */
+    uint64_t
+        fold_from; /* the same, or the start of the batch that it lies in: no walk begins within one */
+    bool fell_back; /* an older generation was loaded; set before open returns */
     pthread_t checkpointer;
     _Atomic uint32_t checkpoint_asked; /* futex of the checkpointer */
     _Atomic uint32_t checkpoint_stop; /* set once by close, read with acquire by the checkpointer */
@@ -372,6 +378,11 @@ void scree__node_discard(struct scree__context *ctx, struct scree__node *node);
 bool scree__retire_ready(struct scree__context *ctx);
 /* Unlinked in this read section (or never published): freed after a grace period, with all behind it. */
 void scree__chain_retire(struct scree__context *ctx, struct scree__node *head);
+/* The same for n chains that must be retired together, whatever happens. */
+bool scree__retire_ready_for(struct scree__context *ctx, size_t n);
+void scree__chain_retire_as_one(struct scree__context *ctx, struct scree__node *head);
+/* When all of them are. */
+void scree__retired_bound(struct scree__context *ctx);
 void scree__retired_hand_over(struct scree__context *ctx);
 /* A batch that had its grace period: home to its owner. For the reclaimer. */
 void scree__retired_return(scree_cache *cache, struct scree__retired *batch);
@@ -399,6 +410,45 @@ void scree__reclaimer_wait(scree_cache *cache);
    by one thread at a time. */
 void scree__guards_watch(scree_cache *cache);
 
+/* batch.c */
+void scree__batch_free(scree_batch *b); /* an ended one */
+
+/* mcas.c */
+struct scree__mcas; /* some slots that change together */
+/* For n slots; NULL: no memory. */
+struct scree__mcas *scree__mcas_new(struct scree__context *ctx, uint32_t n);
+/* Slot i, in ascending order of page id: it has to hold old, and gets next. */
+void scree__mcas_set(struct scree__mcas *m, uint32_t i, struct scree__radix_ref ref, uint64_t old,
+                     uint64_t next);
+/* In the read section in which the old words were loaded. True: all of them changed. Once. */
+bool scree__mcas_run(struct scree__mcas *m);
+/* It was never run. */
+void scree__mcas_discard(struct scree__context *ctx, struct scree__mcas *m);
+/* No slot holds it any more, as far as we are concerned. With retire_ready_for one more. */
+void scree__mcas_release(struct scree__context *ctx, struct scree__mcas *m);
+uint64_t scree__slot_resolved(uint64_t word);
+int scree__slot_help(struct scree__context *ctx, struct scree__radix_ref ref, uint64_t *word_io);
+
+/* What the slot holds now, also while a batch has hold of it. Acquire. In a read section. */
+static inline uint64_t
+scree__slot_peek(struct scree__radix_ref ref)
+{
+    uint64_t word = atomic_load_explicit(scree__radix_word(ref), memory_order_acquire);
+
+    return __builtin_expect(slot_tag(word) == SLOT_BATCH, 0) ? scree__slot_resolved(word) : word;
+}
+
+/* The slot's word, when no batch has hold of it: to be expected by a CAS. Acquire. In a read section, with
+   no reservation open. NO_MEMORY. */
+static inline int
+scree__slot_load(struct scree__context *ctx, struct scree__radix_ref ref, uint64_t *word_out)
+{
+    *word_out = atomic_load_explicit(scree__radix_word(ref), memory_order_acquire);
+    return __builtin_expect(slot_tag(*word_out) == SLOT_BATCH, 0)
+               ? scree__slot_help(ctx, ref, word_out)
+               : 0;
+}
+
 /* chain.c */
 /* What the slot stands for. Positions always; base and fragments if it is all in memory. The chain can be
    retired then (scree__retire_ready). */
@@ -424,6 +474,9 @@ struct scree__node *scree__chain_merged_node(struct scree__context *ctx,
 /* Everything the old word stood for is superseded by the record at lsn. */
 void scree__slot_supersede(struct scree__context *ctx, uint64_t word, uint32_t evicted_len,
                            uint64_t lsn);
+/* The same but for the memory. */
+void scree__slot_charge_dead(struct scree__log *log, uint64_t word, uint32_t evicted_len,
+                             uint64_t lsn);
 void scree__chain_destroy(struct scree__chain *chain);
 
 /* pagein.c */
@@ -449,12 +502,19 @@ int scree__page_move(struct scree__context *ctx, scree_page_id id);
 int scree__consolidated_install(struct scree__context *ctx, struct scree__radix_ref ref,
                                 struct scree__node *node, struct scree__record *r,
                                 enum scree__log_class class, bool *installed_out);
+/* A page too deep for one more fragment is consolidated first; if that fails, so does the update. */
+int scree__depth_bound(struct scree__context *ctx, scree_page_id id, struct scree__radix_ref ref);
 /* After an append that made the page `depth` records deep. Not between reserve and complete. */
 void scree__consolidate_note(struct scree__context *ctx, scree_page_id id, uint64_t depth);
 /* packing.c */
 /* Fill r for a page payload, compressing it if that is on and pays; ctx->compressed holds the bytes. */
 void scree__record_page(struct scree__context *ctx, struct scree__record *r, uint8_t kind,
                         scree_page_id id, scree_version version, const void *data, size_t len);
+/* The same for a record in a batch, whose bytes have to stay: *owned_out, of *owned_len_out bytes, is the
+   caller's (NULL: they are `data`). NO_MEMORY. */
+int scree__record_page_owned(struct scree__context *ctx, struct scree__record *r, uint8_t kind,
+                             scree_page_id id, const void *data, size_t len, void **owned_out,
+                             size_t *owned_len_out);
 /* Reserve a place in the log and fill the record in; the caller completes or aborts. POISONED. */
 int scree__record_write(struct scree__context *ctx, struct scree__record *r);
 /* Length of the payload as the user gave it. CORRUPT. */
@@ -508,6 +568,8 @@ void scree__evictor_wake(scree_cache *cache);
 /* allocate.c */
 int scree__root_ensure(scree_cache *cache);
 void scree__id_freed(scree_cache *cache, scree_page_id id, uint64_t lsn);
+/* An id that is free, and was for a grace period. BUSY, NO_SPACE. */
+int scree__id_take(struct scree__context *ctx, scree_page_id *id_out);
 void scree__ids_return(struct scree__context *ctx);
 
 /* checkpoint.c */

@@ -165,14 +165,15 @@ page_node(struct scree__context *ctx, scree_page_id id, struct scree__node **nod
     if (ref.leaf == NULL)
         return not_found(id);
     for (unsigned tries = 0; tries < PAGE_IN_TRIES; tries++) {
-        /* G1. Acquire: the node's contents. */
-        uint64_t word = atomic_load_explicit(scree__radix_word(ref), memory_order_acquire);
+        uint64_t word = scree__slot_peek(ref); /* G1 */
         struct scree__node *node = whole_node(word);
         int rc = 0;
 
         if (slot_tag(word) == SLOT_FREE)
             return not_found(id);
-        if (node == NULL) {
+        if (node == NULL)
+            rc = scree__slot_load(ctx, ref, &word); /* it is to be changed */
+        if (rc == 0 && node == NULL && slot_tag(word) != SLOT_FREE && whole_node(word) == NULL) {
             if (slot_tag(word) == SLOT_NODE)
                 *version_out = slot_node(word)->version;
             else
@@ -297,8 +298,11 @@ page_chain(struct scree__context *ctx, scree_page_id id)
     int rc = 0;
 
     for (unsigned tries = 0; ref.leaf != NULL && tries < PAGE_IN_TRIES; tries++) {
-        uint64_t word = atomic_load_explicit(scree__radix_word(ref), memory_order_acquire); /* G1 */
+        uint64_t word;
 
+        rc = scree__slot_load(ctx, ref, &word); /* G1 */
+        if (rc != 0)
+            return rc;
         if (slot_tag(word) == SLOT_FREE)
             return not_found(id);
         rc = scree__chain_collect(ctx, ref, word, &ctx->chain);
@@ -355,6 +359,20 @@ scree_page_fragments(scree_cache *cache, scree_page_id id, scree_slice *base_out
     return 0;
 }
 
+/* G1; acquire so that a caller who finds the id finds the page. */
+static bool
+slot_is_live(struct scree__radix_ref ref)
+{
+    uint64_t word = atomic_load_explicit(scree__radix_word(ref), memory_order_acquire);
+
+    if (slot_tag(word) == SLOT_BATCH) {
+        scree__rcu_enter();
+        word = scree__slot_peek(ref);
+        scree__rcu_leave();
+    }
+    return slot_tag(word) != SLOT_FREE;
+}
+
 int
 scree_page_next(scree_cache *cache, scree_page_id after, scree_page_id *id_out)
 {
@@ -372,10 +390,9 @@ scree_page_next(scree_cache *cache, scree_page_id after, scree_page_id *id_out)
         uint32_t i = leaf->first_id > after ? 0 : (uint32_t)(after - leaf->first_id) + 1;
 
         for (; i < SCREE__RADIX_FANOUT; i++) {
-            /* G1; acquire so that a caller who finds the id finds the page. */
-            uint64_t word = atomic_load_explicit(&leaf->word[i], memory_order_acquire);
+            struct scree__radix_ref ref = {.leaf = leaf, .index = i};
 
-            if (slot_tag(word) == SLOT_FREE)
+            if (!slot_is_live(ref))
                 continue;
             if (id_out != NULL)
                 *id_out = leaf->first_id + i;

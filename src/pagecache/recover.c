@@ -238,7 +238,8 @@ replay_apply(struct replay *replay, struct scree__radix_ref ref, const struct sc
 
     if (live == (r->kind == SCREE__RECORD_ALLOCATE))
         return unknown_page(r);
-    if (r->version == 0 || r->version % 8 != 0 || r->version > r->lsn + r->disk_len)
+    if (r->version == 0 || r->version % 8 != 0 ||
+        (r->version > r->lsn + r->disk_len && (r->flags & SCREE__RECORD_IN_BATCH) == 0))
         return scree__fail(SCREE_E_CORRUPT, "the record at lsn %llu carries version %llu",
                            (unsigned long long)r->lsn, (unsigned long long)r->version);
     if (r->kind != SCREE__RECORD_DELTA)
@@ -270,14 +271,10 @@ replay_visit(void *arg, const struct scree__record *r)
     struct scree__radix_ref ref;
     int rc = 0;
 
-    if (r->kind == SCREE__RECORD_BATCH_BEGIN || r->kind == SCREE__RECORD_BATCH_END)
-        return scree__fail(SCREE_E_FORMAT,
-                           "the log holds batches (lsn %llu), which this version does not know",
-                           (unsigned long long)r->lsn);
     /* Whatever it is, it does not die before it was written. */
     scree__log_stamp_death(cache->log, r->lsn, r->disk_len, r->lsn);
     if (r->kind > SCREE__RECORD_FREE)
-        return 0; /* pads, seals, aborted */
+        return 0; /* pads, seals, aborted; the scan gives whole batches only */
     if (cache->materializer.recover != NULL)
         rc = scree__fold_record(cache, r);
     if (rc != 0)
@@ -412,7 +409,7 @@ scree__recover(scree_cache *cache)
         return rc;
     cache->id_gap = SCREE_PAGE_ROOT;
     cache->id_gap_end = cache->id_high;
-    cache->fold_lsn = scree__log_tail(cache->log);
+    cache->fold_lsn = cache->fold_from = scree__log_tail(cache->log);
     cache->pages_recovered = (uint64_t)replay.pages;
     atomic_store_explicit(&cache->checkpoint_lsn, replay.start, memory_order_relaxed);
     if (cache->manifest.generations > 0)
@@ -429,6 +426,7 @@ scree__recover(scree_cache *cache)
         .records = replay.records,
         .pages = cache->pages_recovered,
         .torn_bytes = scan.torn_bytes,
+        .batches_discarded = scan.batches_discarded,
         .elapsed_us = (cache->env->now_ns(cache->env->ctx) - begin) / 1000,
     };
     return 0;

@@ -5,7 +5,7 @@
  *          free     [63:3] lsn of the free / 8        [2:0] 000    0 = never used
  *          node     [63:48] depth  [47:4] address/16  [1:0] 01     [3:2] zero
  *          evicted  [63:8] lsn / 8  [7:2] length / 8, low 6 bits   [1:0] 10
- *          batch    [63:4] descriptor / 16            [1:0] 11     reserved for atomic batches
+ *          batch    [63:4] entry / 16                 [1:0] 11     held by a batch (mcas.c)
  *        depth: log records the page's chain stands for, sticking at 65535. It lives here so that a
  *        blind append never touches the old head, a cold line.
  * SIDE   for an evicted page: [63:8] version / 8 [7:0] length / 8, high 8 bits. Written only while

@@ -157,20 +157,26 @@ scree__spare_drop(scree_cache *cache)
     scree__free(path, strlen(path) + 1);
 }
 
+static uint64_t
+spare_measure(const scree_cache *cache, int file)
+{
+    scree_env_info info = {0};
+
+    return cache->env->info(cache->env->ctx, file, &info) == 0 ? info.disk_bytes : 0;
+}
+
 /* Were all of it let go, the log would take it, and a disk that was full at the crash could never be left. */
 void
 scree__spare_adopt(scree_cache *cache)
 {
     const scree_env *env = cache->env;
     char *path = scree__path_join(cache->dir, SPARE_NAME);
-    scree_env_info info = {0};
     int file = path == NULL ? -1 : env->open(env->ctx, path, SCREE_ENV_WRITE);
 
     if (file >= 0) {
-        if (env->info(env->ctx, file, &info) == 0 && info.disk_bytes > RECOVERY_BYTES &&
-            env->truncate(env->ctx, file, info.disk_bytes - RECOVERY_BYTES) == 0 &&
-            env->info(env->ctx, file, &info) == 0)
-            cache->spare_bytes = info.disk_bytes;
+        if (spare_measure(cache, file) > RECOVERY_BYTES &&
+            env->truncate(env->ctx, file, spare_measure(cache, file) - RECOVERY_BYTES) == 0)
+            cache->spare_bytes = spare_measure(cache, file);
         (void)env->close(env->ctx, file); /* nothing was written */
     }
     if (path != NULL)
@@ -200,10 +206,13 @@ scree__spare_hold(scree_cache *cache)
     if (file >= 0) {
         bool shrinks = cache->spare_bytes > wanted;
 
-        /* What is held already is not let go for a moment: on a full disk it would be gone. */
-        if ((shrinks ? env->truncate(env->ctx, file, wanted)
-                     : env->allocate(env->ctx, file, 0, wanted)) == 0)
-            cache->spare_bytes = wanted;
+        /* What is held already is not let go for a moment: on a full disk it would be gone. Rather little
+           than nothing. */
+        while ((shrinks ? env->truncate(env->ctx, file, wanted)
+                        : env->allocate(env->ctx, file, 0, wanted)) != 0 &&
+               !shrinks && wanted > SPARE_BYTES_MIN && wanted / 2 > cache->spare_bytes)
+            wanted /= 2;
+        cache->spare_bytes = spare_measure(cache, file);
         (void)env->close(env->ctx, file); /* nothing was written */
     }
     scree__free(path, strlen(path) + 1);
@@ -341,6 +350,9 @@ relief_snapshot(scree_cache *cache)
         scree__spare_drop(cache);
         rc = scree__checkpoint(cache, &lsn);
     }
+    /* No spare room: a crash came while it was in use. The older generation would go next anyway. */
+    if (rc != 0 && scree__checkpoint_drop_older(cache) == 0)
+        rc = scree__checkpoint(cache, &lsn);
     return rc == 0 ? scree__checkpoint_drop_older(cache) : rc;
 }
 

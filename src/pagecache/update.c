@@ -106,6 +106,8 @@ update_check(struct scree__context *ctx, struct update *u, struct scree__radix_r
     *evicted_len_out = 0;
     if (slot_tag(word) == SLOT_FREE)
         return scree__fail(SCREE_E_NOT_FOUND, "page %llu is not live", (unsigned long long)u->id);
+    if (slot_tag(word) == SLOT_BATCH)
+        return AGAIN; /* helped before the next reservation */
     if (u->blind && slot_tag(word) == SLOT_NODE)
         return 0; /* the old head, a cold line, is not touched */
     if (!scree__slot_version(ref, word, &version, evicted_len_out))
@@ -178,10 +180,11 @@ update_try(struct scree__context *ctx, struct update *u, struct scree__radix_ref
 {
     struct scree__log *log = ctx->cache->log;
     uint32_t evicted_len;
-    /* Acquire: the head's version. Before the reservation: I1. */
-    uint64_t word = atomic_load_explicit(scree__radix_word(ref), memory_order_acquire);
-    int rc = update_check(ctx, u, ref, word, &evicted_len);
+    uint64_t word;
+    int rc = scree__slot_load(ctx, ref, &word); /* the head's version; before the reservation: I1 */
 
+    if (rc == 0)
+        rc = update_check(ctx, u, ref, word, &evicted_len);
     if (rc != 0)
         return rc;
     if (u->kind != SCREE__RECORD_DELTA && !scree__retire_ready(ctx))
@@ -221,17 +224,28 @@ update_admit(struct scree__context *ctx, const struct update *u)
                             !scree__rcu_inside());
 }
 
-/* A page too deep for one more fragment is merged first; if that fails, so does the update. */
-static int
-update_bound_depth(struct scree__context *ctx, const struct update *u, struct scree__radix_ref ref)
+/* Relaxed: a bound. */
+static uint64_t
+depth_of(struct scree__radix_ref ref)
+{
+    uint64_t word = atomic_load_explicit(scree__radix_word(ref), memory_order_relaxed);
+
+    if (slot_tag(word) == SLOT_BATCH) {
+        scree__rcu_enter();
+        word = scree__slot_peek(ref);
+        scree__rcu_leave();
+    }
+    return slot_depth(word);
+}
+
+int
+scree__depth_bound(struct scree__context *ctx, scree_page_id id, struct scree__radix_ref ref)
 {
     int rc = 0;
 
-    /* Relaxed: a bound. Nobody appends beyond it, so the first one to get through ends it for all. */
-    while (rc == 0 && u->kind == SCREE__RECORD_DELTA &&
-           slot_depth(atomic_load_explicit(scree__radix_word(ref), memory_order_relaxed)) >=
-               CHAIN_DEPTH_MAX)
-        rc = scree__consolidate(ctx, u->id);
+    /* Nobody appends beyond it, so the first one to get through ends it for all. */
+    while (rc == 0 && depth_of(ref) >= CHAIN_DEPTH_MAX)
+        rc = scree__consolidate(ctx, id);
     return rc;
 }
 
@@ -246,7 +260,7 @@ update_run(struct scree__context *ctx, struct update *u)
     /* Both may consolidate other pages, with the same buffers: before our record is prepared. */
     if (u->kind != SCREE__RECORD_FREE)
         scree__memory_admit(ctx);
-    rc = update_bound_depth(ctx, u, ref);
+    rc = u->kind == SCREE__RECORD_DELTA ? scree__depth_bound(ctx, u->id, ref) : 0;
     if (rc == 0)
         rc = update_prepare(ctx, u);
     if (rc != 0)

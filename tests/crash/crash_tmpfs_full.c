@@ -49,11 +49,14 @@ static uint64_t disk_bytes; /* there are */
 static const char *disk_name;
 static uint64_t seed, cycles;
 static _Atomic uint64_t events[16];
+static char snapshot_error[256]; /* why the last one failed; by one thread at a time */
 
 static void
 event_count(void *ctx, const scree_event *event)
 {
     (void)ctx;
+    if (event->kind == SCREE_EVENT_SNAPSHOT_FAILED)
+        snprintf(snapshot_error, sizeof(snapshot_error), "%s", event->text);
     if (event->kind >= 0 && event->kind < 16)
         (void)atomic_fetch_add_explicit(&events[event->kind], 1, memory_order_relaxed);
 }
@@ -102,15 +105,15 @@ put_within(uint32_t ms)
 static const char *
 space_now(void)
 {
-    static char text[256];
+    static char text[1024];
     scree_stats stats = {.size = sizeof(stats)};
 
     KIT_CHECK(scree_stats_get(cache, &stats) == 0, "stats_get");
     snprintf(text, sizeof(text),
              "%" PRIu64 " bytes on disk, %" PRIu64 " live, %" PRIu64 " dead, %" PRIu64
-             " waiting, %" PRIu64 " cleaned, %" PRIu64 " segments, %" PRIu64 " snapshots",
+             " waiting, %" PRIu64 " cleaned, %" PRIu64 " segments, %" PRIu64 " snapshots, %s",
              stats.disk_bytes, stats.live_bytes, stats.dead_bytes, stats.waiting_bytes,
-             stats.cleaned_bytes, stats.segments, stats.snapshots);
+             stats.cleaned_bytes, stats.segments, stats.snapshots, snapshot_error);
     return text;
 }
 

@@ -20,17 +20,23 @@
 #define MALLOC_FRUGAL "thp:default,narenas:2,dirty_decay_ms:0,muzzy_decay_ms:0"
 #define COMMIT_IDS_MAX (1u << 26) /* of all threads: 512 MiB of address space, touched as used */
 
-static const char *const workload_names[BENCH_WORKLOADS] = {
-    [BENCH_FRAG_MERGE] = "frag-merge", [BENCH_PAGE_GET] = "page-get",
-    [BENCH_PAGE_VIEW] = "page-view",   [BENCH_PAGE_GET_COLD] = "page-get-cold",
-    [BENCH_MIXED] = "mixed",           [BENCH_COMMIT] = "commit",
-    [BENCH_CHURN] = "churn",           [BENCH_RECOVER] = "recover"};
+static const char *const workload_names[BENCH_WORKLOADS] = {[BENCH_FRAG_MERGE] = "frag-merge",
+                                                            [BENCH_PAGE_GET] = "page-get",
+                                                            [BENCH_PAGE_VIEW] = "page-view",
+                                                            [BENCH_PAGE_GET_COLD] = "page-get-cold",
+                                                            [BENCH_MIXED] = "mixed",
+                                                            [BENCH_COMMIT] = "commit",
+                                                            [BENCH_CHURN] = "churn",
+                                                            [BENCH_RECOVER] = "recover",
+                                                            [BENCH_BATCH_COMMIT] = "batch-commit"};
 
 enum { OPT_TARGET = 256, OPT_SEGMENT, OPT_NO_PUNCH, OPT_DISK_LIMIT, OPT_SAMPLES, OPT_KEEP };
 
 static const struct argp_option option_list[] = {
     {"workload", 'w', "NAME", 0,
-     "frag-merge, page-get, page-view, page-get-cold, mixed, commit, churn or recover", 0},
+     "frag-merge, page-get, page-view, page-get-cold, mixed, commit, batch-commit, churn or "
+     "recover",
+     0},
     {"threads", 't', "N", 0, "threads (1)", 0},
     {"seconds", 's', "S", 0, "how long the timed part runs (4; churn: until it is done)", 0},
     {"n", 'n', "N", 0, "pages (100000; churn: 250000; page-get-cold: 4 x cache)", 0},
@@ -40,7 +46,8 @@ static const struct argp_option option_list[] = {
     {"cache", 'c', "MIB", 0,
      "cache (512; churn: 64; page-get-cold with --n: a quarter of the data)", 0},
     {"dir", 'd', "D", 0, "only D/scree-bench is written, and removed (.)", 0},
-    {"sync", 'y', "none|group", 0, "group: durable before a call returns (none; commit: group)", 0},
+    {"sync", 'y', "none|group", 0, "group: durable before a call returns (none; commits: group)",
+     0},
     {"dist", 'i', "uniform|zipfian", 0, "keys (uniform; mixed, churn: zipfian)", 0},
     {"compress", 'z', "none|zstd[:LEVEL]", 0, "of records (none; level 3, from 1 to 19)", 0},
     {"verify", 'V', NULL, 0, "keep count of every update and check all pages exactly", 0},
@@ -90,6 +97,7 @@ parse_word(int key, char *arg, struct argp_state *state, struct bench_options *o
         break;
     case 'y':
         o->group = one_of(state, arg, syncs, 2) == 1;
+        o->given_sync = true;
         break;
     case 'i':
         o->zipfian = one_of(state, arg, dists, 2) == 1;
@@ -151,7 +159,7 @@ parse_end(struct argp_state *state, struct bench_options *o)
         churn_defaults(o);
     else if (o->samples != NULL)
         argp_error(state, "--samples goes with --workload churn");
-    if (o->workload == BENCH_COMMIT)
+    if (o->workload == BENCH_COMMIT || (o->workload == BENCH_BATCH_COMMIT && !o->given_sync))
         o->group = true;
     if (o->workload == BENCH_RECOVER) {
         o->crash = true;
@@ -242,7 +250,10 @@ run_prepare(struct bench_run *run)
         run->puts = tool_shared_alloc(o->threads * run->appends_span * sizeof(*run->puts));
     else if (o->verify)
         run->appends = tool_shared_alloc(o->threads * run->appends_span * sizeof(*run->appends));
+    if (o->workload == BENCH_BATCH_COMMIT)
+        run->versions = tool_shared_alloc(run->appends_span * sizeof(*run->versions));
     if (run->shared == NULL || run->ids == NULL || run->commit_ids == NULL ||
+        (o->workload == BENCH_BATCH_COMMIT && run->versions == NULL) ||
         (o->verify && run->puts == NULL && run->appends == NULL))
         return -ENOMEM;
     run->shared->commit_cap = o->workload == BENCH_COMMIT ? COMMIT_IDS_MAX / o->threads : 0;

@@ -26,6 +26,7 @@ enum bench_workload {
     BENCH_PAGE_GET_COLD,
     BENCH_MIXED,
     BENCH_COMMIT,
+    BENCH_BATCH_COMMIT,
     BENCH_CHURN,
     BENCH_RECOVER,
     BENCH_WORKLOADS
@@ -34,6 +35,7 @@ enum bench_workload {
 #define BENCH_THREADS_MAX 256
 #define BENCH_CHURN_ROUNDS 20u /* overwrites for each page there is */
 #define BENCH_BATCH 64u        /* operations between two looks at the clock */
+#define BENCH_BATCH_PAGES 4u   /* that batch-commit changes at once */
 
 struct bench_options {
     enum bench_workload workload;
@@ -61,7 +63,8 @@ struct bench_options {
     bool crash;
     bool keep;
     uint64_t seed;
-    bool given_n, given_page, given_cache, given_dist, given_seconds; /* which defaults to derive */
+    bool given_n, given_page, given_cache, given_dist, given_sync,
+        given_seconds; /* which defaults to derive */
 };
 
 /* Space at one moment of a churn. */
@@ -118,8 +121,10 @@ struct bench_run {
     uint64_t *ids;        /* shared: page of key k */
     uint64_t *commit_ids; /* shared */
     uint32_t *appends; /* shared, --verify only: [thread][id - id_min], appends that returned 0 */
-    struct bench_put *puts;    /* as appends, for churn */
-    uint64_t appends_span;     /* pages a thread's part of appends or puts has room for */
+    struct bench_put *puts; /* as appends, for churn */
+    _Atomic uint64_t
+        *versions;         /* shared, batch-commit only: [id - id_min], as last seen, 0: not yet */
+    uint64_t appends_span; /* pages a thread's part of appends or puts has room for */
     struct bench_churn *churn; /* the child's; churn only */
 };
 

@@ -154,6 +154,81 @@ op_commit(struct bench_worker *w)
     return 0;
 }
 
+/* What an engine knows of a page it has just worked on; else it is asked, without having the page merged. */
+static int
+version_of(struct bench_worker *w, scree_page_id id, scree_version *version_out)
+{
+    _Atomic uint64_t *known = &w->run->versions[id - w->run->shared->id_min];
+    int rc = 0;
+
+    *version_out =
+        atomic_load_explicit(known, memory_order_relaxed); /* a guess, checked by commit */
+    if (*version_out != 0)
+        return 0;
+    scree_read_enter(w->cache);
+    rc = scree_page_fragments(w->cache, id, NULL, NULL, 0, NULL, version_out);
+    scree_read_leave(w->cache);
+    return rc;
+}
+
+static void
+version_note(struct bench_worker *w, scree_page_id id, scree_version version)
+{
+    /* Relaxed: as above. */
+    atomic_store_explicit(&w->run->versions[id - w->run->shared->id_min], version,
+                          memory_order_relaxed);
+}
+
+/* One batch that appends a fragment to each of four pages; a conflict is tried again. */
+static int
+batch_once(struct bench_worker *w, const scree_page_id *ids, uint32_t index, scree_lsn *lsn_out)
+{
+    const struct bench_run *run = w->run;
+    unsigned char *frag = w->frags + (size_t)index * run->options.frag;
+    scree_batch *batch;
+    int rc = scree_batch_begin(w->cache, &batch);
+
+    if (rc != 0)
+        return rc;
+    for (unsigned i = 0; rc == 0 && i < BENCH_BATCH_PAGES; i++) {
+        uint64_t stamp = bench_fragment_stamp(ids[i], index);
+        scree_version version;
+
+        rc = version_of(w, ids[i], &version);
+        memcpy(frag, &stamp, sizeof(stamp));
+        if (rc == 0)
+            rc = scree_batch_merge(batch, ids[i], version, (scree_slice){frag, run->options.frag});
+    }
+    if (rc == 0)
+        return scree_batch_commit(batch, lsn_out, NULL);
+    scree_batch_abort(batch);
+    return rc;
+}
+
+static inline int
+op_batch_commit(struct bench_worker *w)
+{
+    const struct bench_run *run = w->run;
+    uint32_t index = (uint32_t)w->at % BENCH_POOL;
+    scree_page_id ids[BENCH_BATCH_PAGES];
+    scree_lsn lsn;
+    int rc;
+
+    for (unsigned i = 0; i < BENCH_BATCH_PAGES; i++)
+        ids[i] = next_id(w);
+    do {
+        rc = batch_once(w, ids, index, &lsn);
+        for (unsigned i = 0; i < BENCH_BATCH_PAGES; i++)
+            version_note(w, ids[i], rc == 0 ? lsn : 0);
+    } while (rc == SCREE_E_CONFLICT);
+    if (rc != 0)
+        return rc;
+    for (unsigned i = 0; run->appends != NULL && i < BENCH_BATCH_PAGES; i++)
+        run->appends[w->thread * run->appends_span + (ids[i] - run->shared->id_min)]++;
+    w->user_bytes += BENCH_BATCH_PAGES * run->options.frag;
+    return settle(w, lsn);
+}
+
 static inline __attribute__((always_inline)) void
 loop(struct bench_worker *w, uint64_t max_ops, bench_op op, bool every)
 {
@@ -213,6 +288,9 @@ bench_worker_run(struct bench_worker *w, uint64_t max_ops)
         break;
     case BENCH_COMMIT:
         loop(w, max_ops, op_commit, true);
+        break;
+    case BENCH_BATCH_COMMIT:
+        loop(w, max_ops, op_batch_commit, every);
         break;
     case BENCH_CHURN:
         loop_churn(w, every);
