@@ -26,7 +26,7 @@
  * LIFETIME  as the log.
  * PROGRESS  E1 retries only when another E1 or E2 succeeded. admit with credit left touches nothing
  *   shared. Waits: for the allocator (E0, E5), bounded by a timeout. While cleaning is behind, the allocator
- *   pauses before room for users, so that they get 50 kB/s at least; room for others is made at once.
+ *   pauses before room for users, so that they get 0.5 MB/s at least; room for others is made at once.
  * FAILURE   no room (ENOSPC, quota, limit): if the owner of the log says that room is being made, admits
  *   that may wait do so, until its verdict; else they get NO_SPACE, and the allocator tries again when
  *   asked, at most every ROOM_RETRY_NS. A failed write or sync of a header: poison.
@@ -43,8 +43,7 @@
 #define ROOM_STEP_NS (100ull * 1000 * 1000)
 
 #define PACE_NS_PER_BYTE 50.0 /* at hard_bytes: 20 MB/s */
-#define PACE_SHARE_MAX 400.0  /* far beyond: 50 kB/s */
-#define PACE_PAUSE_NS_MAX (2 * LOG_SECOND_NS)
+#define PACE_SHARE_MAX 40.0   /* far beyond: 0.5 MB/s */
 #define PACE_PART_BYTES (1024u * 1024)
 #define ROOM_MIB (1024ull * 1024)
 #define ROOM_TIGHT_BYTES (64u * 1024) /* a step after a refusal */
@@ -304,10 +303,9 @@ room_pause_ns(const struct scree__log *log)
     if (disk <= soft)
         return 0;
     share = (double)(disk - soft) / (double)(hard - soft);
-    share *= share < 1 ? 1 : share * share; /* whoever cleans may be slow as well */
+    share *= share < 1 ? 1 : share; /* whoever cleans may be slow as well */
     share = share < PACE_SHARE_MAX ? share : PACE_SHARE_MAX;
-    return min_u64((uint64_t)(share * (double)room_part(log) * PACE_NS_PER_BYTE),
-                   PACE_PAUSE_NS_MAX);
+    return (uint64_t)(share * (double)room_part(log) * PACE_NS_PER_BYTE);
 }
 
 uint64_t
