@@ -18,7 +18,8 @@
  *           of
  *           pairs made in one batch are both there or both not. B5 a commit's lsn is each page's version, where
  *           nobody changed it since (conflict of a check otherwise).
- *           -DSCREE_BUG_MCAS_EARLY, -DSCREE_BUG_MCAS_PLAIN_PLANT must fail here.
+ *           -DSCREE_BUG_MCAS_EARLY must fail here. -DSCREE_BUG_MCAS_PLAIN_PLANT does within a minute or so, and
+ *           always in the model (tests/spin/mcas.pml).
  * NOT HERE  every crash point (tests/crash), histories (stress_linear).
  *
  * stress_batch [seed] [seconds] [threads]
