@@ -191,6 +191,7 @@ struct scree__log {
         hard_bytes;      /* on disk: from where on room for users comes with pauses */
     _Atomic bool paused; /* allocator stores */
     bool told_full;      /* allocator only */
+    unsigned strain;     /* allocator only: on writers, see room_strain */
     _Atomic uint64_t outside_bytes;
     _Atomic uint64_t ahead_bytes;
     _Atomic bool marked; /* the open mark is on disk */

@@ -44,6 +44,7 @@
 
 #define PACE_NS_PER_BYTE 50.0 /* at hard_bytes: 20 MB/s */
 #define PACE_SHARE_MAX 40.0   /* far beyond: 0.5 MB/s */
+#define PACE_STRAIN_MAX 15u   /* added to 1: times the usual pause */
 #define PACE_PART_BYTES (1024u * 1024)
 #define ROOM_MIB (1024ull * 1024)
 #define ROOM_TIGHT_BYTES (64u * 1024) /* a step after a refusal */
@@ -304,6 +305,7 @@ room_pause_ns(const struct scree__log *log)
         return 0;
     share = (double)(disk - soft) / (double)(hard - soft);
     share *= share < 1 ? 1 : share; /* whoever cleans may be slow as well */
+    share *= 1 + log->strain;
     share = share < PACE_SHARE_MAX ? share : PACE_SHARE_MAX;
     return (uint64_t)(share * (double)room_part(log) * PACE_NS_PER_BYTE);
 }
@@ -455,9 +457,23 @@ room_tell(struct scree__log *log, int rc, bool full, bool relief)
     }
 }
 
+/* Pauses of a fixed length are nothing to writers who are slow themselves, as on a machine with too much to
+   do, where cleaning is as slow. So they grow for as long as those there are do not help. */
+static void
+room_strain(struct scree__log *log)
+{
+    /* Relaxed: paces. */
+    if (atomic_load_explicit(&log->disk_bytes, memory_order_relaxed) <=
+        atomic_load_explicit(&log->hard_bytes, memory_order_relaxed))
+        log->strain -= log->strain > 0;
+    else if (log->strain < PACE_STRAIN_MAX)
+        log->strain++;
+}
+
 static void
 room_work(struct scree__log *log)
 {
+    room_strain(log);
     atomic_store_explicit(&log->retry, false, memory_order_seq_cst);
     int rc = room_extend(log);
     bool full = scree__is_space_error(rc);
