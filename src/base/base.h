@@ -97,6 +97,18 @@ void scree__yield_point(void);
 #define SCREE_BLOCK 4096u /* unit of disk writes; what a power cut leaves whole or old at best */
 
 static inline uint64_t
+scree__min_u64(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+static inline uint64_t
+scree__max_u64(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
+static inline uint64_t
 scree__round_up(uint64_t n, uint64_t to)
 {
     return (n + to - 1) / to * to;

@@ -116,13 +116,12 @@ read_queue(struct scree__log *log, uint64_t page, struct scree__log_read *read,
 
     for (uint64_t at = begin, end = window_end(read); at < end;) {
         uint64_t segment_end = (at / log->segment_bytes + 1) * log->segment_bytes;
-        uint64_t len = (end < segment_end ? end : segment_end) - at;
+        uint64_t len = scree__min_u64(end, segment_end) - at;
         struct log_segment *seg;
         int rc = scree__segment_pin(log, at / log->segment_bytes, &seg);
 
         if (rc == -ENOENT)
-            rc =
-                corrupt_at(log, page, read, at > read->lsn ? at : read->lsn, "the file is missing");
+            rc = corrupt_at(log, page, read, scree__max_u64(at, read->lsn), "the file is missing");
         if (rc != 0)
             return rc;
         pieces[*n_io] = (struct piece){seg, read};
@@ -163,7 +162,7 @@ piece_complete(struct scree__log *log, uint64_t page, const struct piece *piece,
             return rc;
     }
     if (got < needed)
-        return corrupt_at(log, page, piece->owner, at > piece->owner->lsn ? at : piece->owner->lsn,
+        return corrupt_at(log, page, piece->owner, scree__max_u64(at, piece->owner->lsn),
                           "the file ends before it");
     return 0;
 }

@@ -49,25 +49,19 @@
 #define ROOM_MIB (1024ull * 1024)
 #define ROOM_TIGHT_BYTES (64u * 1024) /* a step after a refusal */
 
-static uint64_t
-min_u64(uint64_t a, uint64_t b)
-{
-    return a < b ? a : b;
-}
-
 void
 scree__room_init(struct scree__log *log, uint64_t start_lsn)
 {
     uint64_t segment = log->segment_bytes;
 
     /* Half of it for frees, the rest for moving what lives in a range to be cleaned, and for seals. */
-    log->reserve_bytes = log->options.no_punch ? segment + min_u64(segment, 8 * ROOM_MIB)
-                                               : min_u64(2 * segment, 8 * ROOM_MIB);
+    log->reserve_bytes = log->options.no_punch ? segment + scree__min_u64(segment, 8 * ROOM_MIB)
+                                               : scree__min_u64(2 * segment, 8 * ROOM_MIB);
     /* Little at first, so that a small database stays small on disk. */
-    atomic_init(&log->ahead_bytes, min_u64(segment / 2, 4 * ROOM_MIB));
-    log->ahead_bytes_max = min_u64(segment / 2, 16 * ROOM_MIB);
-    log->chunk_bytes = scree__round_up(min_u64(segment / 8, 4 * ROOM_MIB), SCREE_BLOCK);
-    log->portion_bytes = min_u64(segment / 16, 64 * 1024);
+    atomic_init(&log->ahead_bytes, scree__min_u64(segment / 2, 4 * ROOM_MIB));
+    log->ahead_bytes_max = scree__min_u64(segment / 2, 16 * ROOM_MIB);
+    log->chunk_bytes = scree__round_up(scree__min_u64(segment / 8, 4 * ROOM_MIB), SCREE_BLOCK);
+    log->portion_bytes = scree__min_u64(segment / 16, 64 * 1024);
     atomic_init(&log->soft_bytes, UINT64_MAX); /* until told otherwise */
     atomic_init(&log->claimed, start_lsn);
     atomic_init(&log->allocated, start_lsn);
@@ -129,7 +123,7 @@ room_target(const struct scree__log *log)
                       atomic_load_explicit(&log->ahead_bytes, memory_order_relaxed);
     uint64_t wanted = atomic_load_explicit(&log->wanted, memory_order_seq_cst); /* E4 */
 
-    return wanted > target ? wanted : target;
+    return scree__max_u64(wanted, target);
 }
 
 /* Wake the allocator when half of what it keeps ahead is gone. */
@@ -213,7 +207,7 @@ room_claim_or_wait(struct scree__log *log, struct scree__log_writer *w, uint64_t
             deadline = now + wait_ns;
             /* Somebody has to wait: keep more ahead. Racing threads grow it once. */
             (void)atomic_compare_exchange_strong_explicit(
-                &log->ahead_bytes, &ahead, min_u64(2 * ahead, log->ahead_bytes_max),
+                &log->ahead_bytes, &ahead, scree__min_u64(2 * ahead, log->ahead_bytes_max),
                 memory_order_relaxed, memory_order_relaxed);
         }
         if (now >= deadline)
@@ -288,7 +282,7 @@ scree__log_throttle(struct scree__log *log, uint64_t soft_bytes, uint64_t hard_b
 static uint64_t
 room_part(const struct scree__log *log)
 {
-    return min_u64(log->chunk_bytes, PACE_PART_BYTES);
+    return scree__min_u64(log->chunk_bytes, PACE_PART_BYTES);
 }
 
 /* How long to pause before the next part for users. */
@@ -369,7 +363,7 @@ room_over_limit(const struct scree__log *log, uint64_t more)
 static int
 room_prewrite(struct scree__log *log, uint64_t from, uint64_t len)
 {
-    size_t piece = (size_t)min_u64(len, LOG_WRITE_BYTES_MAX);
+    size_t piece = (size_t)scree__min_u64(len, LOG_WRITE_BYTES_MAX);
     void *zeros = scree__alloc_aligned(SCREE_BLOCK, piece);
     int rc = 0;
 
@@ -377,7 +371,8 @@ room_prewrite(struct scree__log *log, uint64_t from, uint64_t len)
         return 0; /* only slower */
     memset(zeros, 0, piece);
     for (uint64_t done = 0; rc == 0 && done < len; done += piece)
-        rc = scree__segment_write(log, from + done, zeros, (size_t)min_u64(len - done, piece));
+        rc = scree__segment_write(log, from + done, zeros,
+                                  (size_t)scree__min_u64(len - done, piece));
     scree__free(zeros, piece);
     /* No sync here: it could be told, in the leader's place, of a record that was not written. The
        next commit's sync takes the zeros along. */
@@ -396,10 +391,10 @@ room_extend(struct scree__log *log)
     bool tight = atomic_load_explicit(&log->space_error, memory_order_relaxed) != 0; /* ours */
     bool paced = room_pause_ns(log) > 0;
 
-    uint64_t chunk = tight   ? min_u64(log->chunk_bytes, ROOM_TIGHT_BYTES)
+    uint64_t chunk = tight   ? scree__min_u64(log->chunk_bytes, ROOM_TIGHT_BYTES)
                      : paced ? room_part(log)
                              : log->chunk_bytes;
-    uint64_t to = min_u64(offset + chunk, log->segment_bytes);
+    uint64_t to = scree__min_u64(offset + chunk, log->segment_bytes);
     struct log_segment_info info;
     bool exists = scree__segment_from(log, number, &info) && info.number == number;
     int rc = 0;

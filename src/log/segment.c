@@ -413,7 +413,7 @@ segment_info(const struct scree__log *log, const struct log_segment *seg,
 
     out->number = atomic_load_explicit(&seg->number, memory_order_relaxed);
     out->prev_end = seg->prev_end;
-    out->data_bytes = data < log->segment_bytes ? data : log->segment_bytes;
+    out->data_bytes = scree__min_u64(data, log->segment_bytes);
     out->header_ok = seg->header_ok;
 }
 

@@ -147,7 +147,7 @@ written_below(uint64_t start, uint64_t len, uint64_t end)
 {
     uint64_t written = end > start ? end - start : 0;
 
-    return written < len ? written : len;
+    return scree__min_u64(written, len);
 }
 
 static void

@@ -515,7 +515,7 @@ checks_commit(struct scree__context *ctx, scree_batch *b, scree_lsn *lsn_out,
     }
     scree__rcu_leave();
     for (size_t i = 0; rc == 0 && i < b->pages; i++)
-        *lsn_out = b->page[i].version > *lsn_out ? b->page[i].version : *lsn_out;
+        *lsn_out = scree__max_u64(b->page[i].version, *lsn_out);
     return rc;
 }
 

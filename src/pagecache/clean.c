@@ -222,14 +222,12 @@ batch_turn(struct clean *c)
 static int
 batch_add(struct clean *c, scree_page_id id, uint32_t bytes)
 {
-    uint64_t limit = c->ctx->cache->options.cache_bytes / 16;
-
-    limit = limit > BATCH_BYTES_MIN ? limit : BATCH_BYTES_MIN;
+    uint64_t limit = scree__max_u64(c->ctx->cache->options.cache_bytes / 16, BATCH_BYTES_MIN);
     struct batch *b = &c->batch[0];
 
     b->id[b->n++] = id;
     b->bytes += bytes;
-    if (b->n < BATCH_PAGES && b->bytes < (limit < BATCH_BYTES_MAX ? limit : BATCH_BYTES_MAX))
+    if (b->n < BATCH_PAGES && b->bytes < scree__min_u64(limit, BATCH_BYTES_MAX))
         return 0;
     return batch_turn(c);
 }

@@ -84,9 +84,7 @@ class_bytes(unsigned class)
 static uint64_t
 hoard_max(const scree_cache *cache)
 {
-    uint64_t share = cache->options.cache_bytes / HOARD_SHARE;
-
-    return share < HOARD_BYTES_MAX ? share : HOARD_BYTES_MAX;
+    return scree__min_u64(cache->options.cache_bytes / HOARD_SHARE, HOARD_BYTES_MAX);
 }
 
 /* E5. Relaxed: the owner is the only writer; no order is needed by those who read. */

@@ -339,7 +339,7 @@ scree__payload_max(const scree_cache *cache)
     uint64_t fits =
         cache->options.cache_bytes - 2 * cache->charge_step - sizeof(struct scree__node);
 
-    return fits < cache->options.page_bytes_max ? fits : cache->options.page_bytes_max;
+    return scree__min_u64(fits, cache->options.page_bytes_max);
 }
 
 static inline void
@@ -621,9 +621,7 @@ void scree__collector_wake(scree_cache *cache);
 static inline uint64_t
 scree__space_sparse_allowed(const scree_cache *cache, uint64_t slack)
 {
-    uint64_t segments = 2 * cache->options.segment_bytes;
-
-    return segments > slack / 2 ? segments : slack / 2;
+    return scree__max_u64(2 * cache->options.segment_bytes, slack / 2);
 }
 /* on_room of the log. */
 bool scree__space_room(void *cache, bool full);

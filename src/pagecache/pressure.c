@@ -55,9 +55,7 @@ enum effort {
 static uint64_t
 headroom(const scree_cache *cache)
 {
-    uint64_t part = cache->options.cache_bytes / 64;
-
-    return part < HEADROOM_MAX ? part : HEADROOM_MAX;
+    return scree__min_u64(cache->options.cache_bytes / 64, HEADROOM_MAX);
 }
 
 static int64_t

@@ -79,12 +79,6 @@ scree__collector_wake(scree_cache *cache)
     scree__futex_wake(&cache->collect_asked, 1);
 }
 
-static uint64_t
-max_u64(uint64_t a, uint64_t b)
-{
-    return a > b ? a : b;
-}
-
 /* ---- giving back ------------------------------------------------------------------------------- */
 
 /* I1. Returns how many ranges were given back. */
@@ -128,8 +122,8 @@ spare_wanted(const scree_cache *cache)
     uint64_t table_bytes = scree__radix_bytes(&cache->radix) / 4 * 3;         /* about 12 a page */
 
     file_bytes += file_bytes / 4;
-    return scree__round_up(max_u64(file_bytes, table_bytes), SPARE_BYTES_MIN) + SPARE_BYTES_MIN +
-           RECOVERY_BYTES;
+    return scree__round_up(scree__max_u64(file_bytes, table_bytes), SPARE_BYTES_MIN) +
+           SPARE_BYTES_MIN + RECOVERY_BYTES;
 }
 
 /* The snapshots there are, spare room for one, one in the making beside it; manifests, mark and warning. The
@@ -141,7 +135,7 @@ scree__space_outside(scree_cache *cache)
     uint64_t retained =
         atomic_load_explicit(&cache->checkpoint_disk_bytes, memory_order_relaxed); /* a figure */
 
-    spare = spare > cache->spare_bytes ? spare : cache->spare_bytes;
+    spare = scree__max_u64(spare, cache->spare_bytes);
     scree__log_outside_bytes(cache->log, retained + 2 * spare + SMALL_FILES_BYTES);
 }
 
@@ -242,10 +236,10 @@ budget_take(scree_cache *cache, double target, struct budget *b)
                  : 0;
     least = scree__space_sparse_allowed(cache, b->slack);
     allowed = b->slack > beside ? b->slack - beside : 0;
-    allowed = max_u64(allowed, least);
+    allowed = scree__max_u64(allowed, least);
     b->excess = sparse > allowed ? sparse - allowed : 0;
     volume = scree__checkpoint_volume(cache);
-    most = max_u64(b->slack, least + SCREE__VOLUMES_DEAD * volume);
+    most = scree__max_u64(b->slack, least + SCREE__VOLUMES_DEAD * volume);
     b->soft = b->space.live_bytes + most + scree__log_ahead_bytes(cache->log);
     b->hard = b->soft + b->slack / BEHIND_SHARE + volume / 2;
 }
@@ -309,8 +303,8 @@ round_clean(struct scree__context *ctx)
     scree__checkpoint_poke(cache);
     if (b.excess == 0 || !clean_is_due(cache, &b))
         return false;
-    wanted = max_u64(b.slack / CLEAN_SHARE, cache->options.segment_bytes / 4);
-    wanted += b.excess < wanted ? b.excess : wanted;
+    wanted = scree__max_u64(b.slack / CLEAN_SHARE, cache->options.segment_bytes / 4);
+    wanted += scree__min_u64(b.excess, wanted);
     rc = clean_some(ctx, wanted, LIVE_SHARE_MAX, &cache->space_stop, &found, &result);
     if (rc != 0 || !found)
         return false;
@@ -539,7 +533,7 @@ reclaim(struct scree__context *ctx, double target, scree_progress_fn progress, v
         idle = b.space.disk_bytes < least
                    ? 0
                    : idle + 1; /* writers may outrun us, then it is in vain */
-        least = b.space.disk_bytes < least ? b.space.disk_bytes : least;
+        least = scree__min_u64(b.space.disk_bytes, least);
         if (progress != NULL &&
             progress(arg, "reclaim", first - least, first > goal ? first - goal : 0) != 0)
             return scree__fail(SCREE_E_CANCELED,
