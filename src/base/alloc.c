@@ -1,5 +1,6 @@
 /*
- * alloc.c - memory, behind one door: sized frees, usable sizes for accounting, injected failures.
+ * alloc.c - memory, behind one door: sized frees, usable sizes for accounting, arrays that grow, injected
+ * failures.
  *
  * The C library's allocator serves; a process that links another one (jemalloc) gets that one here
  * too.
@@ -24,6 +25,8 @@
 #ifdef SCREE_PAGE_ARENA
 #include <jemalloc/jemalloc.h>
 #endif
+
+#define ARRAY_CAP_MIN 16u /* elements */
 
 #ifdef SCREE_ALLOC_FAULTS
 static _Atomic uint64_t alloc_count;
@@ -114,6 +117,24 @@ scree__free(void *p, size_t bytes)
     (void)bytes;
 #endif
     free(p);
+}
+
+void *
+scree__array_reserve(void *array, size_t *cap, size_t n, size_t element_bytes)
+{
+    size_t wanted = *cap < ARRAY_CAP_MIN ? ARRAY_CAP_MIN : *cap;
+    void *grown;
+
+    if (n <= *cap && array != NULL)
+        return array;
+    while (wanted < n && wanted <= SIZE_MAX / 2)
+        wanted *= 2; /* each element is moved once, on average */
+    if (wanted < n || wanted > SIZE_MAX / element_bytes)
+        return NULL;
+    grown = scree__realloc(array, *cap * element_bytes, wanted * element_bytes);
+    if (grown != NULL)
+        *cap = wanted;
+    return grown;
 }
 
 #ifdef SCREE_PAGE_ARENA

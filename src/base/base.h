@@ -41,6 +41,9 @@ void *scree__alloc_aligned(size_t align, size_t bytes);
 void *scree__realloc(void *p, size_t old_bytes, size_t bytes);
 void scree__free(void *p, size_t bytes); /* bytes: as asked for; p may be NULL */
 size_t scree__alloc_usable(void *p);     /* what the allocator really gave */
+/* The array, of *cap elements of so many bytes each (NULL: of none yet), with room for n: to be used in its
+   place, and freed with the new *cap. NULL when out of memory: array and *cap are as they were. */
+void *scree__array_reserve(void *array, size_t *cap, size_t n, size_t element_bytes);
 /* The same two for nodes of pages, which are charged to the cache. SCREE_PAGE_ARENA: a jemalloc arena of
    their own, so that a test can ask jemalloc what they take; scree__page_arena is its number. */
 void *scree__page_alloc(size_t bytes);

@@ -338,16 +338,13 @@ segment_take(struct scree__log *log)
 static int
 array_insert(struct scree__log *log, uint64_t number, struct log_segment **seg_out)
 {
-    if (log->segment_n == log->segment_cap) {
-        size_t cap = log->segment_cap == 0 ? 64 : 2 * log->segment_cap;
-        struct log_segment **grown =
-            scree__realloc(log->segment, log->segment_cap * sizeof *grown, cap * sizeof *grown);
+    struct log_segment **grown =
+        scree__array_reserve(log->segment, &log->segment_cap, log->segment_n + 1, sizeof *grown);
 
-        if (grown == NULL)
-            return scree__fail(SCREE_E_NO_MEMORY, "log: no memory for %zu segments", cap);
-        log->segment = grown;
-        log->segment_cap = cap;
-    }
+    if (grown == NULL)
+        return scree__fail(SCREE_E_NO_MEMORY, "log: no memory for %zu segments",
+                           log->segment_n + 1);
+    log->segment = grown;
     struct log_segment *seg = segment_take(log);
 
     if (seg == NULL)

@@ -38,17 +38,13 @@ struct units {
 static void
 units_add(struct units *u, struct unit unit)
 {
-    if (u->n == u->cap) {
-        size_t cap = u->cap == 0 ? 1024 : 2 * u->cap;
-        struct unit *grown = scree__realloc(u->unit, u->cap * sizeof *grown, cap * sizeof *grown);
+    struct unit *grown = scree__array_reserve(u->unit, &u->cap, u->n + 1, sizeof *grown);
 
-        if (grown == NULL) {
-            u->failed = true;
-            return;
-        }
-        u->unit = grown;
-        u->cap = cap;
+    if (grown == NULL) {
+        u->failed = true;
+        return;
     }
+    u->unit = grown;
     u->unit[u->n++] = unit;
 }
 

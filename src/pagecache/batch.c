@@ -38,12 +38,6 @@
 /* Of one page in one batch: twice the cap of a chain is within what a ghost can hold. */
 #define FRAGMENTS_MAX 4096u
 
-#ifdef SCREE_BUG_NO_VERSION_CHECK
-#define VERSIONS_COUNT false /* seeded bug: tests must notice */
-#else
-#define VERSIONS_COUNT true
-#endif
-
 struct step {
     scree_page_id id;
     scree_version expected;
@@ -176,20 +170,19 @@ scree_batch_abort(scree_batch *batch)
         batch_undo(ctx, batch);
 }
 
-static bool
-grow(void **array, size_t *cap, size_t n, size_t bytes)
+/* For one more step and its record. */
+static int
+steps_reserve(scree_batch *b)
 {
-    size_t wanted = *cap == 0 ? 16 : *cap * 2;
-    void *p;
+    struct step *step = scree__array_reserve(b->step, &b->cap, b->n + 1, sizeof *step);
+    struct scree__record *record;
 
-    if (n <= *cap)
-        return true;
-    p = scree__realloc(*array, *cap * bytes, wanted * bytes);
-    if (p == NULL)
-        return false;
-    *array = p;
-    *cap = wanted;
-    return true;
+    b->step = step != NULL ? step : b->step;
+    record = scree__array_reserve(b->record, &b->records_cap, b->records + 1, sizeof *record);
+    b->record = record != NULL ? record : b->record;
+    if (step == NULL || record == NULL || b->n == UINT32_MAX - 1)
+        return scree__fail(SCREE_E_NO_MEMORY, "no memory for %zu steps of a batch", b->n + 1);
+    return 0;
 }
 
 /* Node and record of a step that writes. */
@@ -199,7 +192,7 @@ step_prepare(struct scree__context *ctx, struct step *s, scree_slice payload,
 {
     uint8_t kind = s->kind == SCREE__RECORD_DELTA ? NODE_DELTA : NODE_BASE;
 
-    *r = (struct scree__record){.kind = s->kind, .page = s->id};
+    *r = (struct scree__record){.kind = s->kind, .page = s->id, .flags = SCREE__RECORD_IN_BATCH};
     if (s->kind != SCREE__RECORD_FREE) {
         if (s->kind == SCREE__RECORD_ALLOCATE && payload.len == 0)
             kind = NODE_EMPTY;
@@ -211,14 +204,9 @@ step_prepare(struct scree__context *ctx, struct step *s, scree_slice payload,
         r->payload = s->node->payload;
         r->payload_len = s->node->payload_len;
     }
-    if (s->kind == SCREE__RECORD_SET || s->kind == SCREE__RECORD_ALLOCATE) {
-        int rc = scree__record_page_owned(ctx, r, s->kind, s->id, s->node->payload, payload.len,
-                                          &s->owned, &s->owned_len);
-
-        if (rc != 0)
-            return rc;
-    }
-    r->flags |= SCREE__RECORD_IN_BATCH;
+    if (s->kind == SCREE__RECORD_SET || s->kind == SCREE__RECORD_ALLOCATE)
+        return scree__record_page_in_batch(ctx, r, s->kind, s->id, s->node->payload, payload.len,
+                                           &s->owned, &s->owned_len);
     scree__record_prepare(r);
     return 0;
 }
@@ -227,13 +215,9 @@ static int
 step_add(struct scree__context *ctx, scree_batch *b, struct step step, scree_slice payload)
 {
     struct scree__record r;
-    int rc = 0;
+    int rc = steps_reserve(b);
 
-    if (!grow((void **)&b->step, &b->cap, b->n + 1, sizeof *b->step) ||
-        !grow((void **)&b->record, &b->records_cap, b->records + 1, sizeof *b->record) ||
-        b->n == UINT32_MAX - 1)
-        return scree__fail(SCREE_E_NO_MEMORY, "no memory for %zu steps of a batch", b->n + 1);
-    if (step.kind != CHECK_ONLY) {
+    if (rc == 0 && step.kind != CHECK_ONLY) {
         scree__memory_admit(ctx); /* may consolidate, with the same buffers: before the record */
         rc = step_prepare(ctx, &step, payload, &r);
     }

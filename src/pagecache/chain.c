@@ -50,22 +50,20 @@ scree__slot_lsn(uint64_t word)
     return 0;
 }
 
-/* Make room for n elements of size bytes; contents kept. */
+/* Make room for so many; contents kept. */
 static int
-array_reserve(void **array, size_t *cap, size_t n, size_t bytes)
+chain_reserve(struct scree__chain *chain, size_t frags, size_t positions)
 {
-    size_t wanted = *cap == 0 ? 32 : *cap;
-    void *p;
+    scree_slice *f =
+        scree__array_reserve(chain->frags, &chain->frags_cap, frags, sizeof chain->frags[0]);
+    struct scree__position *p;
 
-    if (n <= *cap)
-        return 0;
-    while (wanted < n)
-        wanted *= 2;
-    p = scree__realloc(*array, *cap * bytes, wanted * bytes);
-    if (p == NULL)
-        return scree__fail(SCREE_E_NO_MEMORY, "no memory to walk a page of %zu fragments", n);
-    *array = p;
-    *cap = wanted;
+    chain->frags = f != NULL ? f : chain->frags;
+    p = scree__array_reserve(chain->positions, &chain->positions_cap, positions,
+                             sizeof chain->positions[0]);
+    chain->positions = p != NULL ? p : chain->positions;
+    if (f == NULL || p == NULL)
+        return scree__fail(SCREE_E_NO_MEMORY, "no memory to walk a page of %zu fragments", frags);
     return 0;
 }
 
@@ -110,8 +108,7 @@ scree__chain_collect(struct scree__context *ctx, struct scree__radix_ref ref, ui
     chain->terminal = NULL;
     chain->lsn = scree__slot_lsn(word);
     chain->positions_n = 1;
-    rc = array_reserve((void **)&chain->positions, &chain->positions_cap, 1,
-                       sizeof chain->positions[0]);
+    rc = chain_reserve(chain, 0, 1);
     if (rc != 0)
         return rc;
     if (slot_tag(word) == SLOT_EVICTED) {
@@ -123,10 +120,7 @@ scree__chain_collect(struct scree__context *ctx, struct scree__radix_ref ref, ui
     head = slot_node(word);
     chain->version = head->version;
     chain_measure(head, &frags, &positions, &chain->terminal);
-    rc = array_reserve((void **)&chain->frags, &chain->frags_cap, frags, sizeof chain->frags[0]);
-    if (rc == 0)
-        rc = array_reserve((void **)&chain->positions, &chain->positions_cap, positions,
-                           sizeof chain->positions[0]);
+    rc = chain_reserve(chain, frags, positions);
     if (rc != 0)
         return rc;
     chain->n = frags;

@@ -117,16 +117,11 @@ node_meets(const struct clean *c, struct scree__node *n)
 static int
 item_add(struct clean *c, struct item item)
 {
-    if (c->items == c->items_cap) {
-        size_t cap = c->items_cap == 0 ? 4096 : 2 * c->items_cap;
-        struct item *grown =
-            scree__realloc(c->item, c->items_cap * sizeof *grown, cap * sizeof *grown);
+    struct item *grown = scree__array_reserve(c->item, &c->items_cap, c->items + 1, sizeof *grown);
 
-        if (grown == NULL)
-            return scree__fail(SCREE_E_NO_MEMORY, "no memory to list %zu pages to move", cap);
-        c->item = grown;
-        c->items_cap = cap;
-    }
+    if (grown == NULL)
+        return scree__fail(SCREE_E_NO_MEMORY, "no memory to list %zu pages to move", c->items + 1);
+    c->item = grown;
     c->item[c->items++] = item;
     return 0;
 }

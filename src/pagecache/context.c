@@ -104,6 +104,7 @@ static struct thread_contexts *
 thread_contexts_reserve(void)
 {
     struct thread_contexts *t = thread_contexts;
+    struct scree__context_last *grown;
     size_t kept = 0;
 
     if (t == NULL) {
@@ -118,15 +119,10 @@ thread_contexts_reserve(void)
         if (registry_find(t->entry[i].serial) != NULL)
             t->entry[kept++] = t->entry[i];
     t->n = kept;
-    if (t->n == t->cap) {
-        size_t cap = t->cap == 0 ? 4 : t->cap * 2;
-        void *p = scree__realloc(t->entry, t->cap * sizeof t->entry[0], cap * sizeof t->entry[0]);
-
-        if (p == NULL)
-            return NULL;
-        t->entry = p;
-        t->cap = cap;
-    }
+    grown = scree__array_reserve(t->entry, &t->cap, t->n + 1, sizeof t->entry[0]);
+    if (grown == NULL)
+        return NULL;
+    t->entry = grown;
     return t;
 }
 

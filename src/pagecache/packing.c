@@ -42,9 +42,10 @@ compress(struct scree__context *ctx, const void *data, size_t len, size_t *packe
     return true;
 }
 
-void
-scree__record_page(struct scree__context *ctx, struct scree__record *r, uint8_t kind,
-                   scree_page_id id, scree_version version, const void *data, size_t len)
+/* r is the page's, but for its length on disk and its hash; ctx->compressed holds what is compressed. */
+static void
+record_fill(struct scree__context *ctx, struct scree__record *r, uint8_t kind, scree_page_id id,
+            scree_version version, const void *data, size_t len)
 {
     size_t packed;
 
@@ -59,26 +60,35 @@ scree__record_page(struct scree__context *ctx, struct scree__record *r, uint8_t 
         r->payload_len = (uint32_t)packed;
         r->flags |= SCREE__RECORD_COMPRESSED;
     }
+}
+
+void
+scree__record_page(struct scree__context *ctx, struct scree__record *r, uint8_t kind,
+                   scree_page_id id, scree_version version, const void *data, size_t len)
+{
+    record_fill(ctx, r, kind, id, version, data, len);
     scree__record_prepare(r);
 }
 
 int
-scree__record_page_owned(struct scree__context *ctx, struct scree__record *r, uint8_t kind,
-                         scree_page_id id, const void *data, size_t len, void **owned_out,
-                         size_t *owned_len_out)
+scree__record_page_in_batch(struct scree__context *ctx, struct scree__record *r, uint8_t kind,
+                            scree_page_id id, const void *data, size_t len, void **owned_out,
+                            size_t *owned_len_out)
 {
     *owned_out = NULL;
     *owned_len_out = 0;
-    scree__record_page(ctx, r, kind, id, 0, data, len);
-    if (r->payload == data)
-        return 0;
-    *owned_out = scree__alloc(r->payload_len);
-    if (*owned_out == NULL)
-        return scree__fail(SCREE_E_NO_MEMORY, "no memory for a compressed page of %u bytes",
-                           r->payload_len);
-    memcpy(*owned_out, r->payload, r->payload_len);
-    *owned_len_out = r->payload_len;
-    r->payload = *owned_out;
+    record_fill(ctx, r, kind, id, 0, data, len);
+    if (r->payload != data) {
+        *owned_out = scree__alloc(r->payload_len);
+        if (*owned_out == NULL)
+            return scree__fail(SCREE_E_NO_MEMORY, "no memory for a compressed page of %u bytes",
+                               r->payload_len);
+        memcpy(*owned_out, r->payload, r->payload_len);
+        *owned_len_out = r->payload_len;
+        r->payload = *owned_out;
+    }
+    r->flags |= SCREE__RECORD_IN_BATCH;
+    scree__record_prepare(r);
     return 0;
 }
 

@@ -410,6 +410,13 @@ void scree__reclaimer_wait(scree_cache *cache);
    by one thread at a time. */
 void scree__guards_watch(scree_cache *cache);
 
+/* update.c, batch.c: is an expected version compared with the page's? */
+#ifdef SCREE_BUG_NO_VERSION_CHECK
+#define VERSIONS_COUNT false /* seeded bug: tests must notice */
+#else
+#define VERSIONS_COUNT true
+#endif
+
 /* batch.c */
 void scree__batch_free(scree_batch *b); /* an ended one */
 
@@ -512,9 +519,9 @@ void scree__record_page(struct scree__context *ctx, struct scree__record *r, uin
                         scree_page_id id, scree_version version, const void *data, size_t len);
 /* The same for a record in a batch, whose bytes have to stay: *owned_out, of *owned_len_out bytes, is the
    caller's (NULL: they are `data`). NO_MEMORY. */
-int scree__record_page_owned(struct scree__context *ctx, struct scree__record *r, uint8_t kind,
-                             scree_page_id id, const void *data, size_t len, void **owned_out,
-                             size_t *owned_len_out);
+int scree__record_page_in_batch(struct scree__context *ctx, struct scree__record *r, uint8_t kind,
+                                scree_page_id id, const void *data, size_t len, void **owned_out,
+                                size_t *owned_len_out);
 /* Reserve a place in the log and fill the record in; the caller completes or aborts. POISONED. */
 int scree__record_write(struct scree__context *ctx, struct scree__record *r);
 /* Length of the payload as the user gave it. CORRUPT. */

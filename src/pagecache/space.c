@@ -266,13 +266,13 @@ clean_some(struct scree__context *ctx, uint64_t dead_wanted, double live_share_m
     return rc;
 }
 
-static uint64_t
-sparse_bytes(scree_cache *cache)
+static struct scree__log_space
+space_now(scree_cache *cache)
 {
     struct scree__log_space space;
 
     scree__log_space(cache->log, &space);
-    return space.sparse_bytes;
+    return space;
 }
 
 /* Not again at once after a round that won nothing, unless writers are held up for want of it. */
@@ -309,7 +309,7 @@ round_clean(struct scree__context *ctx)
     if (rc != 0 || !found)
         return false;
     /* What is left cannot be won, or writers outrun us: what we write ourselves is no reason to go on. */
-    if (sparse_bytes(cache) >= b.space.sparse_bytes) {
+    if (space_now(cache).sparse_bytes >= b.space.sparse_bytes) {
         cache->cleaned_lsn = scree__log_tail(cache->log);
         cache->clean_again_lsn = cache->cleaned_lsn + b.slack / CLEAN_SHARE + VAIN_BYTES;
     }
@@ -350,21 +350,12 @@ relief_snapshot(scree_cache *cache)
     return rc == 0 ? scree__checkpoint_drop_older(cache) : rc;
 }
 
-static uint64_t
-disk_bytes(scree_cache *cache)
-{
-    struct scree__log_space space;
-
-    scree__log_space(cache->log, &space);
-    return space.disk_bytes;
-}
-
 /* Under clean_mutex. True: there is more room than before. */
 static bool
 relief_find(struct scree__context *ctx)
 {
     scree_cache *cache = ctx->cache;
-    uint64_t before = disk_bytes(cache);
+    uint64_t before = space_now(cache).disk_bytes;
     struct scree__clean_result result;
     bool found = true;
     int rc = 0;
@@ -373,7 +364,7 @@ relief_find(struct scree__context *ctx)
         if (relief_snapshot(cache) != 0)
             return false;
         scree__space_collect(cache, true);
-        if (disk_bytes(cache) < before)
+        if (space_now(cache).disk_bytes < before)
             return true;
         rc = clean_some(ctx, RELIEF_STEP_BYTES, RELIEF_SHARE_MAX, &cache->space_stop, &found,
                         &result);
@@ -518,7 +509,7 @@ reclaim(struct scree__context *ctx, double target, scree_progress_fn progress, v
 {
     scree_cache *cache = ctx->cache;
     _Atomic uint32_t never = 0;
-    uint64_t first = disk_bytes(cache), least = first, damaged = 0;
+    uint64_t first = space_now(cache).disk_bytes, least = first, damaged = 0;
     unsigned idle = 0;
     bool found = true;
     int rc = reclaim_dead(cache);

@@ -37,12 +37,6 @@
 /* A chain whose fragments cannot be merged grows no longer than this. */
 #define CHAIN_DEPTH_MAX 4096u
 
-#ifdef SCREE_BUG_NO_VERSION_CHECK
-#define VERSIONS_COUNT false /* seeded bug: tests must notice */
-#else
-#define VERSIONS_COUNT true
-#endif
-
 #define AGAIN 1 /* internal: leave the read section, be admitted anew, try again */
 
 struct update {
