@@ -39,7 +39,7 @@
 static_assert(SCREE__SNAPSHOT_HEADER_BYTES == SCREE__SNAPSHOT_PREFIX_BYTES + 16 + 3 * 8 + 2 * 4 + 8,
               "uuid, number, replay_lsn, base number, type, zero, hash");
 static_assert(SCREE__SNAPSHOT_BLOCK_BYTES == 4 + 3 * 4 + 3 * 8, "docs/snapshot_format.md");
-static_assert(SCREE__SNAPSHOT_TRAILER_BYTES == 2 * 4 + 6 * 8, "docs/snapshot_format.md");
+static_assert(SCREE__SNAPSHOT_TRAILER_BYTES == 2 * 4 + 7 * 8, "docs/snapshot_format.md");
 
 /* ---- varints --------------------------------------------------------------------------------- */
 
@@ -211,6 +211,7 @@ scree__snapshot_trailer_put(unsigned char *p, const struct scree__snapshot_trail
     scree__le64_put(p + 24, t->state_len);
     scree__le64_put(p + 32, t->id_high);
     scree__le64_put(p + 40, t->stable_lsn);
+    scree__le64_put(p + 48, t->generated_high);
 }
 
 const char *
@@ -222,6 +223,7 @@ scree__snapshot_trailer_get(const unsigned char *p, struct scree__snapshot_trail
     t_out->state_len = scree__le64_get(p + 24);
     t_out->id_high = scree__le64_get(p + 32);
     t_out->stable_lsn = scree__le64_get(p + 40);
+    t_out->generated_high = scree__le64_get(p + 48);
     return scree__le32_get(p) == SCREE__SNAPSHOT_BLOCK_TRAILER ? NULL : "not a trailer";
 }
 

@@ -487,6 +487,7 @@ scree__snapshot_load(const scree_env *env, const char *dir, const struct scree__
     }
     loaded_out->meta = l.meta;
     loaded_out->meta.id_high = l.trailer.id_high;
+    loaded_out->meta.generated_high = l.trailer.generated_high;
     loaded_out->state = l.state;
     loaded_out->state_len = l.trailer.state_len;
     loaded_out->entries = l.trailer.entries;

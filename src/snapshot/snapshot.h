@@ -70,6 +70,7 @@ struct scree__snapshot_meta {
     uint64_t number;
     uint64_t replay_lsn; /* S */
     uint64_t id_high;    /* ids above it were never handed out in sequence; begin: a lower bound */
+    uint64_t generated_high; /* scree_id_next handed out nothing above it below S */
 };
 /* Makes snapshot-<number>.tmp. Errors: -errno, NO_MEMORY. */
 int scree__snapshot_begin(const scree_env *env, const char *dir,

@@ -4,7 +4,7 @@
  * The bytes are specified in docs/snapshot_format.md; the pictures here are of what codec.c packs.
  * All integers are little-endian, all hashes XXH3 with 64 bits.
  *
- *   snapshot file:  header 72 | entry block * | state block * | trailer 56
+ *   snapshot file:  header 72 | entry block * | state block * | trailer 64
  *   block:          header 40 | payload, stored_len bytes, as it is or one zstd frame
  */
 #ifndef SCREE_SNAPSHOT_PRIVATE_H
@@ -31,7 +31,7 @@
     16u /* magic, version, their check: the same in every version */
 #define SCREE__SNAPSHOT_HEADER_BYTES 72u
 #define SCREE__SNAPSHOT_BLOCK_BYTES 40u /* a block's header */
-#define SCREE__SNAPSHOT_TRAILER_BYTES 56u
+#define SCREE__SNAPSHOT_TRAILER_BYTES 64u
 #define SCREE__SNAPSHOT_FILE_BYTES_MIN \
     (SCREE__SNAPSHOT_HEADER_BYTES + SCREE__SNAPSHOT_TRAILER_BYTES)
 
@@ -88,6 +88,7 @@ struct scree__snapshot_trailer {
     uint64_t state_len;
     uint64_t id_high;
     uint64_t stable_lsn; /* no position and no version in the file is above it */
+    uint64_t generated_high;
 };
 
 /* ---- little-endian words --------------------------------------------------------------------- */

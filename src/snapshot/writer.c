@@ -327,6 +327,7 @@ scree__snapshot_finish(struct scree__snapshot_writer *w, scree_slice state, uint
     memset(generation_out, 0, sizeof *generation_out);
     w->trailer.stable_lsn = stable_lsn;
     w->trailer.id_high = id_high > w->meta.id_high ? id_high : w->meta.id_high;
+    w->trailer.generated_high = w->meta.generated_high;
     if (rc == 0 && w->top_lsn > stable_lsn)
         rc = scree__fail(SCREE_E_INVALID,
                          "%s: reaches to lsn %llu, but the log is stable to %llu only", w->path_tmp,

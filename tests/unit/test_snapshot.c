@@ -17,7 +17,8 @@ static const struct scree__snapshot_meta meta = {
     .uuid = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15},
     .number = NUMBER,
     .replay_lsn = S,
-    .id_high = 1};
+    .id_high = 1,
+    .generated_high = 777};
 static const scree_slice no_state = {NULL, 0};
 
 #define SUITE(name) TestSuite(name, .init = fixture_make, .fini = fixture_remove)
@@ -212,6 +213,7 @@ roundtrip(struct table *t, scree_slice state, unsigned threads)
     cr_assert(eq(u64, l.entries, t->n));
     cr_assert(eq(u64, l.tombstones, tombstones));
     cr_assert(eq(u64, l.meta.id_high, 123456));
+    cr_assert(eq(u64, l.meta.generated_high, 777));
     cr_assert(eq(u64, l.meta.number, NUMBER));
     cr_assert(eq(u64, l.meta.replay_lsn, S));
     cr_assert(memcmp(l.meta.uuid, uuid, 16) == 0);
@@ -380,7 +382,8 @@ Test(snapshot_bytes, are_those_of_the_documented_example, .timeout = 10)
 {
     struct scree__position one = {0x10000, 32}, two[2] = {{0x10020, 64}, {0x10100, 24}};
     struct scree__position three = {0x20040, 48};
-    struct scree__snapshot_meta m = {.uuid = {0}, .number = 2, .replay_lsn = 0x20000};
+    struct scree__snapshot_meta m = {
+        .uuid = {0}, .number = 2, .replay_lsn = 0x20000, .generated_high = 64};
     struct scree__snapshot_writer *w;
     struct scree__generation g;
     unsigned char doc[1024], *data;
