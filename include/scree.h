@@ -435,6 +435,21 @@ SCREE_API scree_lsn scree_stable_lsn(const scree_cache *cache);
    since the last one, nothing is written. READ_ONLY, POISONED, -errno. */
 SCREE_API SCREE_CHECKED int scree_snapshot(scree_cache *cache, scree_lsn *lsn_out);
 
+/* ---- ids -------------------------------------------------------------------------------------- */
+
+/*
+ * An id that this directory never handed out before and never will again, larger than every id handed out
+ * before: in the order of the calls, across threads, closing, and any number of crashes. From 1. Nothing to do
+ * with page ids. Ids are reserved in ranges, and a crash loses what was reserved: two ranges at most, at most
+ * 131,072 ids. Ranges begin with 64 ids and double up to 65,536. After a clean close hardly any are lost.
+ *
+ * Threads  any, also in a read guard; lock-free but for the end of a range, where it waits for a sync of the
+ *          log if the next range, asked for when half of one is used, is not there yet.
+ * Durable  on return: an id once handed out does not come back, whatever happens.
+ * Errors   INVALID, READ_ONLY, POISONED, NO_SPACE (also: all 2^64 are used up); no id is lost by them.
+ */
+SCREE_API SCREE_CHECKED int scree_id_next(scree_cache *cache, uint64_t *id_out);
+
 /* ---- looking in ------------------------------------------------------------------------------ */
 
 /* How the open went. */

@@ -29,12 +29,13 @@ enum scree__record_kind {
     SCREE__RECORD_SET = 2,      /* payload: the new base */
     SCREE__RECORD_DELTA = 3,    /* payload: one fragment */
     SCREE__RECORD_CONSOLIDATED =
-        4,                     /* base written by the library; carries the page's old version */
-    SCREE__RECORD_FREE = 5,    /* no payload */
-    SCREE__RECORD_BATCH = 6,   /* in front of a batch's records: how many they are, how long */
-    SCREE__RECORD_PAD = 8,     /* filler */
-    SCREE__RECORD_ABORTED = 9, /* was reserved, never happened; length kept */
-    SCREE__RECORD_SEAL = 10    /* end of a run, ends at a block boundary */
+        4,                      /* base written by the library; carries the page's old version */
+    SCREE__RECORD_FREE = 5,     /* no payload */
+    SCREE__RECORD_BATCH = 6,    /* in front of a batch's records: how many they are, how long */
+    SCREE__RECORD_ID_RANGE = 7, /* no page's: ids generated up to `page` may be handed out */
+    SCREE__RECORD_PAD = 8,      /* filler */
+    SCREE__RECORD_ABORTED = 9,  /* was reserved, never happened; length kept */
+    SCREE__RECORD_SEAL = 10     /* end of a run, ends at a block boundary */
 };
 
 enum scree__record_flags {

@@ -112,7 +112,7 @@ ext_bytes(uint8_t kind, uint8_t flags)
 static bool
 kind_is_known(uint8_t kind)
 {
-    return (kind >= SCREE__RECORD_ALLOCATE && kind <= SCREE__RECORD_BATCH) ||
+    return (kind >= SCREE__RECORD_ALLOCATE && kind <= SCREE__RECORD_ID_RANGE) ||
            (kind >= SCREE__RECORD_PAD && kind <= SCREE__RECORD_SEAL);
 }
 
@@ -292,6 +292,8 @@ header_is_possible(const struct scree__record *r, uint32_t zero, uint64_t bytes)
     if (r->kind <= SCREE__RECORD_FREE && r->kind != SCREE__RECORD_CONSOLIDATED)
         flags |= SCREE__RECORD_IN_BATCH;
     if (r->kind == SCREE__RECORD_BATCH && bytes != BATCH_RECORD_BYTES)
+        return false;
+    if (r->kind == SCREE__RECORD_ID_RANGE && (bytes != RECORD_HEADER_BYTES || r->flags != 0))
         return false;
     if (r->kind == SCREE__RECORD_ALLOCATE)
         flags |= SCREE__RECORD_CHOSEN_ID;

@@ -267,6 +267,7 @@ cache_destroy(scree_cache *cache)
     if (cache->lock_file >= 0)
         cache->env->close(cache->env->ctx, cache->lock_file);
     scree__reads_destroy(cache);
+    scree__generator_destroy(cache);
     pthread_mutex_destroy(&cache->id_mutex);
     pthread_mutex_destroy(&cache->checkpoint_mutex);
     pthread_mutex_destroy(&cache->collect_mutex);
@@ -305,6 +306,7 @@ cache_new(const char *dir, const scree_options *o, scree_cache **cache_out)
     scree__radix_init(&cache->radix);
     scree__out_init(&cache->fold, SIZE_MAX / 2);
     scree__reads_init(cache);
+    scree__generator_init(cache);
     pthread_mutex_init(&cache->id_mutex, NULL);
     pthread_mutex_init(&cache->checkpoint_mutex, NULL);
     pthread_mutex_init(&cache->collect_mutex, NULL);
@@ -369,6 +371,7 @@ close_directory(scree_cache *cache)
     rc = scree__check_health(cache);
     if (rc == 0)
         rc = scree__log_stop(cache->log);
+    scree__generator_close(cache);
     scree__spare_drop(cache); /* on a full disk all the room there is is for the snapshot */
     if (rc == 0)
         rc = scree__checkpoint(cache, &lsn);

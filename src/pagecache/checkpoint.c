@@ -277,6 +277,7 @@ checkpoint_write(struct scree__context *ctx, uint64_t start, struct scree__gener
     if (rc != 0)
         return rc;
     memcpy(meta.uuid, cache->manifest.uuid, sizeof meta.uuid);
+    meta.generated_high = scree__generator_high(cache); /* all below S is settled */
     rc = scree__snapshot_begin(cache->env, cache->dir, &meta, &w);
     if (rc != 0)
         return rc;

@@ -185,6 +185,19 @@ struct scree__reads {
     uint32_t waiters;
 };
 
+/* ---- generated ids (generator.c) --------------------------------------------------------------- */
+
+struct scree__generator {
+    unsigned char apart[SCREE_CACHE_LINE]; /* from what others write */
+    _Atomic uint64_t next;                 /* N1 */
+    _Atomic uint64_t limit;                /* N2, N3 */
+    _Atomic uint64_t asked;                /* N4 */
+    _Atomic uint64_t half;                 /* of the range: ask for more */
+    pthread_mutex_t mutex;
+    uint64_t high;  /* under mutex: the mark of the newest record */
+    uint64_t range; /* under mutex: how many ids the next record brings */
+};
+
 /* ---- the cache ------------------------------------------------------------------------------- */
 
 struct scree_cache {
@@ -240,6 +253,8 @@ struct scree_cache {
     struct scree__freed_id *freed; /* under id_mutex: a ring, oldest first */
     size_t freed_head, freed_n, freed_cap;
     _Atomic uint64_t cooled_lsn; /* frees below it have had their grace period */
+
+    struct scree__generator generator;
 
     /* snapshots (checkpoint.c) */
     pthread_mutex_t checkpoint_mutex; /* never held over a grace period */
@@ -578,6 +593,16 @@ void scree__id_freed(scree_cache *cache, scree_page_id id, uint64_t lsn);
 /* An id that is free, and was for a grace period. BUSY, NO_SPACE. */
 int scree__id_take(struct scree__context *ctx, scree_page_id *id_out);
 void scree__ids_return(struct scree__context *ctx);
+
+/* generator.c */
+void scree__generator_init(scree_cache *cache);
+void scree__generator_destroy(scree_cache *cache);
+/* Recovery: ids up to high may have been handed out. */
+void scree__generator_found(scree_cache *cache, uint64_t high);
+/* What a snapshot is to carry. */
+uint64_t scree__generator_high(scree_cache *cache);
+/* The rest of the range is given back: the last snapshot carries the last id handed out. Alone. */
+void scree__generator_close(scree_cache *cache);
 
 /* checkpoint.c */
 int scree__checkpoint(scree_cache *cache, uint64_t *lsn_out);

@@ -273,6 +273,10 @@ replay_visit(void *arg, const struct scree__record *r)
 
     /* Whatever it is, it does not die before it was written. */
     scree__log_stamp_death(cache->log, r->lsn, r->disk_len, r->lsn);
+    if (r->kind == SCREE__RECORD_ID_RANGE) {
+        replay->changed |= r->lsn >= replay->stable;
+        scree__generator_found(cache, r->page);
+    }
     if (r->kind > SCREE__RECORD_FREE)
         return 0; /* pads, seals, aborted; the scan gives whole batches only */
     if (cache->materializer.recover != NULL)
@@ -370,6 +374,7 @@ table_rebuild(scree_cache *cache, struct replay *replay, struct scree__log_scan_
     replay->stable = known_stable;
     replay->pages = (int64_t)(loaded.entries - loaded.tombstones);
     cache->id_high = m->generations > 0 ? loaded.meta.id_high : SCREE_PAGE_ROOT;
+    scree__generator_found(cache, loaded.meta.generated_high);
     scree__out_init(&cache->fold, SIZE_MAX / 2);
     if (loaded.state_len > 0)
         rc = scree_out_append(&cache->fold, loaded.state, loaded.state_len);
