@@ -172,7 +172,7 @@ typedef struct scree_env_info {
 
 /*
  * Everything scree asks of the outside world: files, time, randomness. NULL in the options means
- * POSIX. Every member must be set. Results: >= 0, or -errno. Paths are NUL-terminated, relative to
+ * POSIX. Every member must be set but those said to be optional. Results: >= 0, or -errno. Paths are NUL-terminated, relative to
  * the working directory or absolute. Files are small non-negative numbers of the env's own
  * choosing. Members are called from several threads at a time. A failed write or sync is never
  * repeated by scree.
@@ -207,6 +207,11 @@ struct scree_env {
     int (*lock)(void *ctx, const char *path, int shared, int64_t *holder_out);
     uint64_t (*now_ns)(void *ctx); /* monotonic */
     int (*random)(void *ctx, void *data, size_t len);
+    /* Optional, NULL where there is none: len bytes of from_file become to_file's too, sharing their blocks
+       until one of the two is written to (reflink). Offsets and len are multiples of 4 KiB. Any error: they are
+       copied instead. */
+    int (*clone)(void *ctx, int from_file, uint64_t from_offset, uint64_t len, int to_file,
+                 uint64_t to_offset);
 };
 
 /* The POSIX environment; static. A wrapper copies it and replaces members. */
@@ -429,6 +434,24 @@ typedef int (*scree_progress_fn)(void *ctx, const char *what, uint64_t done, uin
  */
 SCREE_API SCREE_CHECKED int scree_reclaim(scree_cache *cache, double space_amp_target,
                                           scree_progress_fn progress, void *ctx);
+/*
+ * Copy the directory, while it is in use, into one of its own that opens as it does: as of one position of the log,
+ * with everything that had returned before the call. Blocks are shared (reflink) where the file system can.
+ *
+ * dst_dir          is made, or is there and empty; not in a scree directory. While it is not complete it holds a file
+ *                  BACKUP_INCOMPLETE and cannot be opened; if the call fails that stays so: delete it.
+ * bytes_per_s_max  of copying; 0: no limit.
+ * progress         may be NULL; done and total: bytes.
+ * Threads  any; one backup of a cache at a time (BUSY). Updates and reads go on. Disk space that the copy still needs
+ *          is not given back meanwhile (pinned_bytes of the statistics).
+ * Durable  the copy, on return. The same uuid; as if it had been closed at that position; from there on a history of
+ *          its own. A read-only cache can be backed up too.
+ * Errors   INVALID, -EEXIST (not empty), BUSY, LOCKED, CANCELED, POISONED, CORRUPT (the source misses what it needs),
+ *          NO_SPACE, NO_MEMORY, -errno. The source is as good as before.
+ */
+SCREE_API SCREE_CHECKED int scree_backup(scree_cache *cache, const char *dst_dir,
+                                         uint64_t bytes_per_s_max, scree_progress_fn progress,
+                                         void *ctx);
 /* Everything below is durable. */
 SCREE_API scree_lsn scree_stable_lsn(const scree_cache *cache);
 /* Write a snapshot of the page table now; *lsn_out: where replay from it would start. If nothing changed
@@ -499,6 +522,8 @@ typedef struct scree_stats {
     uint64_t snapshot_disk_bytes; /* of the snapshot files retained */
     uint64_t segments;            /* files */
     double hit_ratio;             /* hits / (hits + misses) */
+    uint64_t
+        pinned_bytes; /* of waiting_bytes: would be given back, but a backup under way needs them */
 } scree_stats;
 SCREE_API int scree_stats_get(scree_cache *cache, scree_stats *stats_out);
 

@@ -47,9 +47,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/fs.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/ioctl.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -472,6 +474,19 @@ posix_data_range(void *ctx, int file, uint64_t offset, uint64_t *begin_out, uint
 }
 
 static int
+posix_clone(void *ctx, int from_file, uint64_t from_offset, uint64_t len, int to_file,
+            uint64_t to_offset)
+{
+    struct file_clone_range range = {.src_fd = from_file,
+                                     .src_offset = from_offset,
+                                     .src_length = len,
+                                     .dest_offset = to_offset};
+
+    (void)ctx;
+    return ioctl(to_file, FICLONERANGE, &range) == 0 ? 0 : -errno;
+}
+
+static int
 posix_info(void *ctx, int file, scree_env_info *info_out)
 {
     (void)ctx;
@@ -666,6 +681,7 @@ scree_env_posix(void)
         .lock = posix_lock,
         .now_ns = posix_now_ns,
         .random = posix_random,
+        .clone = posix_clone,
     };
 
     return &env;

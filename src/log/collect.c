@@ -30,9 +30,9 @@
 #endif
 
 /* E2 of space.c; I1. */
-static bool
-granule_may_go(const struct scree__log *log, const struct log_segment *seg, uint32_t i,
-               uint64_t floor)
+bool
+scree__granule_may_go(const struct scree__log *log, const struct log_segment *seg, uint32_t i,
+                      uint64_t floor)
 {
     uint64_t word = atomic_load_explicit(&seg->granule[i], memory_order_acquire);
 
@@ -57,7 +57,7 @@ segment_pick(struct scree__log *log, const struct log_segment *seg, uint64_t flo
     size_t before = log->pick_n;
 
     for (uint32_t i = 0; i < log->granules; i++) {
-        bool may_go = granule_may_go(log, seg, i, floor);
+        bool may_go = scree__granule_may_go(log, seg, i, floor);
         bool hole = may_go && scree__granule_punched(seg, i);
 
         gone += may_go;
@@ -98,6 +98,24 @@ scree__log_dead_pick(struct scree__log *log, uint64_t floor, bool all)
             break;
     }
     return log->pick_n;
+}
+
+uint64_t
+scree__log_pinned_bytes(struct scree__log *log, uint64_t floor, uint64_t unpinned)
+{
+    uint64_t sum = 0;
+
+    (void)pthread_mutex_lock(&log->files_lock);
+    for (size_t at = 0; floor < unpinned && at < log->segment_n; at++) {
+        const struct log_segment *seg = log->segment[at];
+
+        for (uint32_t i = 0; i < log->granules; i++)
+            if (!scree__granule_punched(seg, i) && scree__granule_may_go(log, seg, i, unpinned) &&
+                !scree__granule_may_go(log, seg, i, floor))
+                sum += scree__granule_bytes(log, i);
+    }
+    (void)pthread_mutex_unlock(&log->files_lock);
+    return sum;
 }
 
 static int

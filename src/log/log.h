@@ -261,6 +261,8 @@ void scree__log_recount_end(struct scree__log *log);
  */
 size_t scree__log_dead_pick(struct scree__log *log, uint64_t floor, bool all);
 size_t scree__log_dead_drop(struct scree__log *log);
+/* Of granules that would go with the floor `unpinned`, but stay with this one. */
+uint64_t scree__log_pinned_bytes(struct scree__log *log, uint64_t floor, uint64_t unpinned);
 
 struct scree__log_space {
     uint64_t live_bytes;
@@ -288,6 +290,26 @@ size_t scree__log_victims(struct scree__log *log, uint64_t dead_wanted, double l
                           struct scree__log_victim *victims, size_t cap);
 /* Something at lsn cannot be moved: its segment is no victim any more. */
 void scree__log_victim_damaged(struct scree__log *log, uint64_t lsn);
+
+/* ---- copying the log (copy.c) ------------------------------------------------------------------ */
+
+struct scree__log_copy {
+    const char *dir;    /* there, without segments; the log's env is used for it too */
+    uint64_t floor;     /* what died below is left out; nothing that did not may go meanwhile */
+    uint64_t end;       /* stable, and a former value of scree__log_stable or the end of a scan */
+    size_t chunk_bytes; /* moved at a time; a multiple of SCREE_BLOCK */
+    /* So many bytes more are there; moved: not only referred to. Non-zero ends the copy and is returned. */
+    int (*step)(void *ctx, uint64_t bytes, bool moved);
+    void *ctx;
+};
+/* Segment files of all that recovery from a snapshot at `floor` to `end` needs, each synced, the directory not.
+   They are as of a log that was closed at scree__log_copy_end(end). The step's result, CORRUPT (what is needed
+   is not there), NO_MEMORY, -errno. */
+int scree__log_copy(struct scree__log *log, const struct scree__log_copy *to);
+/* What of it step will be told, about. */
+uint64_t scree__log_copy_bytes(struct scree__log *log, uint64_t floor, uint64_t end);
+/* Where a log that is cut at a record boundary is padded to: a block boundary. */
+uint64_t scree__log_copy_end(uint64_t end);
 
 /* ---- room (room.c) --------------------------------------------------------------------------- */
 

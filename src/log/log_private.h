@@ -356,6 +356,9 @@ bool scree__segment_last(struct scree__log *log, struct log_segment_info *out);
 /* The first one behind `number` whose header says that the log had ended at prev_end. */
 bool scree__segment_jump(struct scree__log *log, uint64_t number, uint64_t prev_end,
                          struct log_segment_info *out);
+/* The LOG_HEADER_BYTES of a segment's header. */
+void scree__segment_header_put(const struct scree__log *log, uint64_t number, uint64_t prev_end,
+                               uint8_t *at);
 /* File, header, both durable with the directory entry. */
 int scree__segment_create(struct scree__log *log, uint64_t number, uint64_t prev_end);
 /* Room for data up to `to` in a segment. */
@@ -373,6 +376,9 @@ uint32_t scree__punch_run(const struct scree__log *log);
 /* The length of the run of dead granules that begins at i, in a segment below `end`; holes end it. */
 uint32_t scree__granule_run(const struct scree__log *log, const struct log_segment *seg, uint32_t i,
                             uint32_t end);
+/* All of it died below the floor. */
+bool scree__granule_may_go(const struct scree__log *log, const struct log_segment *seg, uint32_t i,
+                           uint64_t floor);
 /* Bytes of one granule: the last one of a segment may be shorter. */
 uint32_t scree__granule_bytes(const struct scree__log *log, uint32_t granule);
 int scree__segment_sync_dir(struct scree__log *log);

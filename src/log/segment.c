@@ -97,8 +97,9 @@ path_free(char *path)
         scree__free(path, strlen(path) + 1);
 }
 
-static void
-header_encode(const struct scree__log *log, uint64_t number, uint64_t prev_end, uint8_t *at)
+void
+scree__segment_header_put(const struct scree__log *log, uint64_t number, uint64_t prev_end,
+                          uint8_t *at)
 {
     memset(at, 0, LOG_HEADER_BYTES);
     scree__file_stamp(at, SEGMENT_MAGIC, SEGMENT_FORMAT);
@@ -706,7 +707,7 @@ segment_found(struct scree__log *log, struct log_segment *seg, uint64_t number, 
     *broken_out = false;
     if (block == NULL)
         return scree__fail(SCREE_E_NO_MEMORY, "log: no memory for a block");
-    header_encode(log, number, prev_end, block);
+    scree__segment_header_put(log, number, prev_end, block);
     int rc = log->env->allocate(log->env->ctx, seg->file, 0, LOG_HEADER_BYTES);
 
     if (rc == 0) {

@@ -15,12 +15,17 @@
 #include <errno.h>
 #include <string.h>
 
-#define WARNING_NAME "DO_NOT_PUT_YOUR_FILES_HERE"
-
 static const char warning_text[] =
     "This directory belongs to scree, a page cache library: the files segment-*, snapshot-*,\n"
     "manifest-* and OPEN hold one database between them. Do not edit, delete, copy singly or add\n"
     "files here; scree deletes files of those names when it no longer needs them.\n";
+
+int
+scree__directory_mark(const scree_env *env, const char *dir)
+{
+    return scree__env_replace_file(env, dir, SCREE__WARNING_NAME, warning_text,
+                                   sizeof warning_text - 1);
+}
 
 static void
 event_send(scree_cache *cache, const scree_event *event)
@@ -144,8 +149,7 @@ directory_init(scree_cache *cache)
         return scree__fail(rc, "cannot draw random bytes: %s", scree_strerror(rc));
     rc = parent_sync(cache);
     if (rc == 0)
-        rc = scree__env_replace_file(env, cache->dir, WARNING_NAME, warning_text,
-                                     sizeof warning_text - 1);
+        rc = scree__directory_mark(env, cache->dir);
     return rc == 0 ? scree__manifest_store(env, cache->dir, m) : rc;
 }
 
@@ -175,6 +179,31 @@ manifest_open(scree_cache *cache)
     return 0;
 }
 
+/* A copy that scree_backup did not finish is no directory, whatever is in it. */
+static int
+directory_check_whole(scree_cache *cache)
+{
+    const scree_env *env = cache->env;
+    char *path = scree__path_join(cache->dir, SCREE__INCOMPLETE_NAME);
+    int file;
+
+    if (path == NULL)
+        return scree__fail(SCREE_E_NO_MEMORY, "no memory for a file name");
+    file = env->open(env->ctx, path, SCREE_ENV_READ);
+    scree__free(path, strlen(path) + 1);
+    if (file == -ENOENT)
+        return 0;
+    if (file < 0)
+        return scree__fail(file, "%s/%s: cannot open: %s", cache->dir, SCREE__INCOMPLETE_NAME,
+                           scree_strerror(file));
+    (void)env->close(env->ctx, file); /* nothing was read */
+    return scree__fail(
+        SCREE_E_CORRUPT,
+        "%s is a backup that was not finished (it holds %s); delete the directory and "
+        "make the backup anew",
+        cache->dir, SCREE__INCOMPLETE_NAME);
+}
+
 static int
 directory_open(scree_cache *cache)
 {
@@ -186,6 +215,8 @@ directory_open(scree_cache *cache)
     if (rc != 0 && rc != -EEXIST)
         return scree__fail(rc, "cannot make the directory %s: %s", cache->dir, scree_strerror(rc));
     rc = directory_lock(cache);
+    if (rc == 0)
+        rc = directory_check_whole(cache);
     if (rc == 0 && !cache->read_only)
         scree__spare_adopt(cache);
     return rc == 0 ? manifest_open(cache) : rc;
@@ -296,6 +327,7 @@ cache_new(const char *dir, const scree_options *o, scree_cache **cache_out)
     if (cache == NULL)
         return scree__fail(SCREE_E_NO_MEMORY, "no memory for a cache");
     cache->lock_file = -1;
+    atomic_store_explicit(&cache->pin_lsn, UINT64_MAX, memory_order_relaxed);
     cache->options = *o;
     cache->env = o->env;
     cache->materializer = *o->materializer;

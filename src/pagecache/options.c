@@ -114,7 +114,7 @@ env_check(const scree_env *env)
         env->info == NULL || env->rename == NULL || env->unlink == NULL || env->mkdir == NULL ||
         env->sync_dir == NULL || env->list == NULL || env->lock == NULL || env->now_ns == NULL ||
         env->random == NULL)
-        return scree__fail(SCREE_E_INVALID, "options: every member of env must be set");
+        return scree__fail(SCREE_E_INVALID, "options: every member of env must be set, but clone");
     return 0;
 }
 

@@ -260,7 +260,12 @@ struct scree_cache {
     pthread_mutex_t checkpoint_mutex; /* never held over a grace period */
     pthread_mutex_t collect_mutex;    /* held over one: never taken in a read section */
     struct scree__manifest manifest;  /* under checkpoint_mutex */
-    uint64_t snapshot_number;         /* under checkpoint_mutex: the newest file's */
+    bool pinned;                      /* under checkpoint_mutex; as pin */
+    struct scree__generation
+        pin; /* what a backup needs; number 0: there was none, all of the log */
+    _Atomic uint64_t pin_lsn,
+        retained_lsn;         /* figures: S of the pin (UINT64_MAX: none), of the oldest */
+    uint64_t snapshot_number; /* under checkpoint_mutex: the newest file's */
     uint64_t
         checkpointed_end; /* under checkpoint_mutex: the log's end when the newest was published */
     _Atomic uint64_t checkpoint_lsn;        /* the newest S */
@@ -612,8 +617,14 @@ int scree__checkpoint_again(scree_cache *cache, uint64_t *lsn_out);
 int scree__checkpoint_drop_older(scree_cache *cache);
 /* m is the manifest that counts from now on. Under checkpoint_mutex, or alone. */
 void scree__manifest_set(scree_cache *cache, const struct scree__manifest *m);
-/* The replay start of the oldest generation: what died below it may go. */
+/* The replay start of the oldest generation, or of the one pinned: what died below it may go. */
 uint64_t scree__checkpoint_floor(scree_cache *cache);
+/* The newest generation, its file and all of the log that it needs stay until it is unpinned. All zero if there is
+   none: all of the log stays. BUSY: something is pinned. */
+int scree__snapshot_pin(scree_cache *cache, struct scree__generation *pin_out);
+void scree__snapshot_unpin(scree_cache *cache);
+/* Bytes of log that the pin alone keeps from being given back. */
+uint64_t scree__checkpoint_pinned_bytes(scree_cache *cache);
 /* So much log lies between two snapshots. Bytes. What died within so many of them may still be on disk: two
    generations, and the one being written. */
 #define SCREE__VOLUMES_DEAD 3u
@@ -670,7 +681,13 @@ int scree__recover(scree_cache *cache);
 /* Checked, with defaults in place. INVALID, naming the bound. */
 int scree__options_normalize(const scree_options *given, scree_options *options_out);
 
+/* backup.c */
+#define SCREE__INCOMPLETE_NAME "BACKUP_INCOMPLETE" /* in a directory: it is a half-made copy */
+
 /* cache.c */
+#define SCREE__WARNING_NAME "DO_NOT_PUT_YOUR_FILES_HERE"
+/* Make the file of that name. */
+int scree__directory_mark(const scree_env *env, const char *dir);
 void scree__event(scree_cache *cache, int kind, int code, uint64_t lsn, uint64_t bytes,
                   const char *text);
 /* GUARD_HELD */

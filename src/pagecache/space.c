@@ -221,12 +221,22 @@ struct budget {
     uint64_t soft, hard; /* bytes on disk: too much, far too much */
 };
 
+/* What a backup pins is nothing that cleaning or slower writers could help: it counts apart. */
+static uint64_t
+less_pinned(scree_cache *cache, uint64_t bytes)
+{
+    uint64_t pinned = scree__checkpoint_pinned_bytes(cache);
+
+    return bytes > pinned ? bytes - pinned : 0;
+}
+
 static void
 budget_take(scree_cache *cache, double target, struct budget *b)
 {
     uint64_t sparse, beside, allowed, most, volume, least;
 
     scree__log_space(cache->log, &b->space);
+    b->space.disk_bytes = less_pinned(cache, b->space.disk_bytes);
     atomic_store_explicit(&cache->live_bytes, b->space.live_bytes,
                           memory_order_relaxed); /* paces */
     b->slack = (uint64_t)((target - 1) * (double)b->space.live_bytes);
@@ -509,7 +519,7 @@ reclaim(struct scree__context *ctx, double target, scree_progress_fn progress, v
 {
     scree_cache *cache = ctx->cache;
     _Atomic uint32_t never = 0;
-    uint64_t first = space_now(cache).disk_bytes, least = first, damaged = 0;
+    uint64_t first = less_pinned(cache, space_now(cache).disk_bytes), least = first, damaged = 0;
     unsigned idle = 0;
     bool found = true;
     int rc = reclaim_dead(cache);

@@ -58,6 +58,7 @@ stats_fill(scree_cache *cache, scree_stats *s)
     s->dead_bytes = log.space.dead_bytes;
     s->waiting_bytes = log.space.waiting_bytes;
     s->segments = log.space.segments;
+    s->pinned_bytes = scree__checkpoint_pinned_bytes(cache);
     s->punched_bytes = log.punched_bytes;
     s->deleted_bytes = log.deleted_bytes;
     s->cleaned_bytes = sum[COUNT_CLEANED_BYTES];
@@ -184,6 +185,7 @@ visit_fields(const scree_stats *s, const struct visit *v)
         {"snapshot_disk_bytes", (double)s->snapshot_disk_bytes},
         {"segments", (double)s->segments},
         {"hit_ratio", s->hit_ratio},
+        {"pinned_bytes", (double)s->pinned_bytes},
     };
     int rc = 0;
 

@@ -396,7 +396,8 @@ victim_unlink(const scree_env *env, const char *dir, const char *name)
 
 /* Failures here cost disk space until the next store, nothing else. */
 static void
-manifest_clean(const scree_env *env, const char *dir, const struct scree__manifest *m)
+manifest_clean(const scree_env *env, const char *dir, const struct scree__manifest *m,
+               uint64_t keep_from)
 {
     struct scree__manifest before;
     struct victims v = {.now = m, .before = &before};
@@ -411,6 +412,8 @@ manifest_clean(const scree_env *env, const char *dir, const struct scree__manife
     else
         return; /* the predecessor could not be read, so what it needs is not known */
     v.snapshots_below = m->generations > 0 ? m->generation[0].number : 0;
+    if (v.snapshots_below > keep_from)
+        v.snapshots_below = keep_from;
     /* Unlinked after the listing: an env need not bear both at once. */
     (void)env->list(env->ctx, dir, victims_visit, &v);
     for (unsigned i = 0; i < v.count; i++)
@@ -419,6 +422,13 @@ manifest_clean(const scree_env *env, const char *dir, const struct scree__manife
 
 int
 scree__manifest_store(const scree_env *env, const char *dir, const struct scree__manifest *m)
+{
+    return scree__manifest_store_keeping(env, dir, m, UINT64_MAX);
+}
+
+int
+scree__manifest_store_keeping(const scree_env *env, const char *dir,
+                              const struct scree__manifest *m, uint64_t keep_from)
 {
     unsigned char bytes[MANIFEST_BYTES_MAX];
     char name[SCREE__SNAPSHOT_NAME_BYTES];
@@ -431,7 +441,7 @@ scree__manifest_store(const scree_env *env, const char *dir, const struct scree_
     rc = scree__env_replace_file(env, dir, name, bytes, manifest_put(bytes, m));
     if (rc != 0)
         return rc;
-    manifest_clean(env, dir, m);
+    manifest_clean(env, dir, m, keep_from);
     scree__fail_clear(); /* what cleaning met is no failure of this call */
     return 0;
 }

@@ -59,6 +59,23 @@ int scree__manifest_load(const scree_env *env, const char *dir, struct scree__ma
    either is consistent. Errors: INVALID (m itself), NO_MEMORY, -errno. What could not be deleted
    is no error. */
 int scree__manifest_store(const scree_env *env, const char *dir, const struct scree__manifest *m);
+/* The same, and snapshot files numbered keep_from and above are kept: a backup copies one. */
+int scree__manifest_store_keeping(const scree_env *env, const char *dir,
+                                  const struct scree__manifest *m, uint64_t keep_from);
+
+/* ---- copy.c ---------------------------------------------------------------------------------- */
+
+struct scree__snapshot_copy {
+    const char *dir;    /* where to */
+    size_t chunk_bytes; /* moved at a time */
+    /* So many bytes more are there; moved is true. Non-zero ends the copy and is returned. */
+    int (*step)(void *ctx, uint64_t bytes, bool moved);
+    void *ctx;
+};
+/* The file of a generation into another directory, synced; the directory is not. CORRUPT: it is shorter than
+   the generation says. NO_MEMORY, -errno, the step's result. */
+int scree__snapshot_copy(const scree_env *env, const char *dir, const struct scree__generation *g,
+                         const struct scree__snapshot_copy *to);
 
 /* ---- writer.c -------------------------------------------------------------------------------- */
 

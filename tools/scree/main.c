@@ -22,6 +22,7 @@ static const struct {
     {"bench", tool_bench, "scree bench", "one workload, one line of JSON"},
     {"stat", tool_stat, "scree stat", "figures of a directory"},
     {"map", tool_map, "scree map", "where in the log the live bytes lie, as text or picture"},
+    {"backup", tool_backup, "scree backup", "copy a directory into one that opens as it does"},
     {"dump", tool_dump, "scree dump", "pages of a directory, or the bytes of one page"},
 };
 

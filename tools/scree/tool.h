@@ -16,8 +16,9 @@ int tool_stress(int argc, char **argv);
 int tool_stat(int argc, char **argv);
 int tool_map(int argc, char **argv);
 int tool_dump(int argc, char **argv);
+int tool_backup(int argc, char **argv);
 
-enum tool_exit { TOOL_OK = 0, TOOL_WRONG = 1, TOOL_TROUBLE = 2 };
+enum tool_exit { TOOL_OK = 0, TOOL_WRONG = 1, TOOL_TROUBLE = 2, TOOL_IO = 3 };
 
 /* ---- util.c ---- */
 
