@@ -23,7 +23,6 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #define PAGES 24u
@@ -555,19 +554,16 @@ go_on(struct seen *seen, bool crash)
     ops(2);
     if (crash) {
         pid_t child;
-        int status = 0;
 
         OK(scree_close(cache));
-        fflush(stdout);
-        child = fork();
-        KIT_CHECK(child >= 0, "fork");
+        child = kit_fork();
         if (child == 0) {
             OK(scree_open(work, &options, &cache));
             ops(4);
             flush();
             _exit(0);
         }
-        KIT_CHECK(waitpid(child, &status, 0) == child && status == 0, "the second crash");
+        KIT_CHECK(kit_join(child) == 0, "the second crash");
     } else {
         OK(scree_close(cache));
     }
@@ -642,12 +638,9 @@ child_work(const char *dir, const struct kit_plan *plan, bool tail)
 static int
 in_child(const struct kit_plan *plan, const char *dir, int exactly, int discarded, bool flag)
 {
-    int status = 0;
-    pid_t child;
+    pid_t child = kit_fork();
+    int status;
 
-    fflush(stdout);
-    child = fork();
-    KIT_CHECK(child >= 0, "fork");
     if (child == 0) {
         alarm(20);
         if (plan != NULL)
@@ -656,13 +649,10 @@ in_child(const struct kit_plan *plan, const char *dir, int exactly, int discarde
             child_look(exactly, discarded, flag);
         _exit(0);
     }
-    KIT_CHECK(waitpid(child, &status, 0) == child, "wait");
-    KIT_CHECK(WIFEXITED(status), "died by signal %d%s", WTERMSIG(status),
-              WTERMSIG(status) == SIGALRM ? " (hung)" : "");
-    if (WEXITSTATUS(status) != 0 && WEXITSTATUS(status) != KIT_KILLED &&
-        getenv("SCREE_TEST_KEEP") == NULL)
+    status = kit_join(child);
+    if (status != 0 && status != KIT_KILLED && getenv("SCREE_TEST_KEEP") == NULL)
         exit(1);
-    return WEXITSTATUS(status);
+    return status;
 }
 
 static uint64_t cases;

@@ -23,7 +23,6 @@
 #include <inttypes.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 enum damage {
@@ -268,27 +267,18 @@ static uint64_t cases_run;
 static void
 case_run(const char *name, enum damage damage, uint64_t at)
 {
-    int status = 0;
     pid_t child;
 
     kit_dir_copy(origin, work);
-    fflush(stdout);
-    child = fork();
-    KIT_CHECK(child >= 0, "fork");
+    child = kit_fork();
     snprintf(kit_context, sizeof(kit_context), "%s directory, %s: %s %" PRIu64,
              closed ? "closed" : "crashed", name, damage_names[damage], at);
     if (child == 0) {
         child_case(name, damage, at);
         _exit(0);
     }
-    KIT_CHECK(waitpid(child, &status, 0) == child, "wait");
     cases_run++;
-    if (status == 0)
-        return;
-    if (WIFSIGNALED(status))
-        kit_failed(__FILE__, __LINE__, "P8", "died by signal %d%s", WTERMSIG(status),
-                   WTERMSIG(status) == SIGALRM ? " (hung)" : "");
-    if (getenv("SCREE_TEST_KEEP") == NULL)
+    if (kit_join(child) != 0 && getenv("SCREE_TEST_KEEP") == NULL)
         exit(1);
 }
 
@@ -326,7 +316,6 @@ static void
 directory_run(uint64_t seed, bool close_it, uint64_t cases)
 {
     struct kit_files files;
-    int status = 0;
     pid_t child;
 
     closed = close_it;
@@ -335,14 +324,12 @@ directory_run(uint64_t seed, bool close_it, uint64_t cases)
     kit_dir_name(origin, "damage");
     kit_dir_name(older, "older");
     kit_dir_name(work, "work");
-    fflush(stdout);
-    child = fork();
-    KIT_CHECK(child >= 0, "fork");
+    child = kit_fork();
     if (child == 0) {
         child_make();
         _exit(0);
     }
-    KIT_CHECK(waitpid(child, &status, 0) == child && status == 0, "making the directory");
+    KIT_CHECK(kit_join(child) == 0, "making the directory");
     snapshot_state = (uint32_t)outcomes->earlier;
     known = (uint32_t)outcomes->partly;
     memset(outcomes, 0, sizeof(*outcomes));

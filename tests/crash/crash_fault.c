@@ -25,7 +25,6 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 enum start { START_NEW, START_CLOSED, START_CRASHED, STARTS };
@@ -264,12 +263,9 @@ child_check(void)
 static bool
 run(enum start start, const struct way *way, const struct kit_plan *plan)
 {
-    int status = 0;
-    pid_t child;
+    pid_t child = kit_fork();
+    int status;
 
-    fflush(stdout);
-    child = fork();
-    KIT_CHECK(child >= 0, "fork");
     if (child == 0) {
         if (plan != NULL)
             child_run(start, way, plan);
@@ -277,10 +273,7 @@ run(enum start start, const struct way *way, const struct kit_plan *plan)
             child_check();
         _exit(0);
     }
-    KIT_CHECK(waitpid(child, &status, 0) == child, "wait");
-    if (WIFSIGNALED(status))
-        printf("FAILED [%s] died by signal %d%s\n", kit_context, WTERMSIG(status),
-               WTERMSIG(status) == SIGALRM ? " (hung)" : "");
+    status = kit_join(child);
     if (status != 0 && getenv("SCREE_TEST_KEEP") == NULL)
         exit(1);
     return status == 0;
@@ -290,15 +283,12 @@ static void
 origin_make(enum start start)
 {
     pid_t child;
-    int status = 0;
 
     kit_dir_remove(origin);
     memcpy(h, h_origin, sizeof(*h)); /* zeros and the seed */
     if (start == START_NEW)
         return;
-    fflush(stdout);
-    child = fork();
-    KIT_CHECK(child >= 0, "fork");
+    child = kit_fork();
     if (child == 0) {
         kit_env_plan(&(struct kit_plan){.kinds = 0});
         KIT_CHECK(scree_open(origin, &options, &cache) == 0, "open");
@@ -310,7 +300,7 @@ origin_make(enum start start)
             KIT_CHECK(scree_close(cache) == 0, "close");
         _exit(0);
     }
-    KIT_CHECK(waitpid(child, &status, 0) == child && status == 0, "making the directory");
+    KIT_CHECK(kit_join(child) == 0, "making the directory");
 }
 
 static uint64_t runs;

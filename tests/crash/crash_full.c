@@ -329,20 +329,16 @@ child_origin(void)
 static bool
 run(void (*body)(void))
 {
-    int status = 0;
-    pid_t child;
+    pid_t child = kit_fork();
+    int status;
 
-    fflush(stdout);
-    child = fork();
-    KIT_CHECK(child >= 0, "fork");
     if (child == 0) {
         body();
         _exit(0);
     }
-    KIT_CHECK(waitpid(child, &status, 0) == child, "wait");
-    if (WIFSIGNALED(status))
-        printf("FAILED [%s] died by signal %d%s; first to fail was: %s\n", kit_context,
-               WTERMSIG(status), WTERMSIG(status) == SIGALRM ? " (hung)" : "", shared->first);
+    status = kit_join(child);
+    if (status > 255)
+        printf("first to fail was: %s\n", shared->first);
     if (status != 0 && getenv("SCREE_TEST_KEEP") == NULL) {
         kit_dir_remove(work);
         fflush(stdout);

@@ -25,7 +25,6 @@
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #define PAGES 600u
@@ -241,21 +240,16 @@ child_create(void)
 static void
 run(void (*body)(void))
 {
-    int status = 0;
-    pid_t child;
+    pid_t child = kit_fork();
+    int status;
 
-    fflush(stdout);
-    child = fork();
-    KIT_CHECK(child >= 0, "fork");
     if (child == 0) {
         alarm(60);
         body();
         _exit(0);
     }
-    KIT_CHECK(waitpid(child, &status, 0) == child, "wait");
-    if (WIFSIGNALED(status))
-        kit_failed(__FILE__, __LINE__, "child", "died by signal %d", WTERMSIG(status));
-    if (WEXITSTATUS(status) != 0 && WEXITSTATUS(status) != KIT_KILLED)
+    status = kit_join(child);
+    if (status != 0 && status != KIT_KILLED)
         exit(1);
 }
 

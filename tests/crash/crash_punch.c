@@ -84,11 +84,8 @@ options_make(void)
 static pid_t
 child_start(void (*body)(void))
 {
-    pid_t child;
+    pid_t child = kit_fork();
 
-    fflush(stdout);
-    child = fork();
-    KIT_CHECK(child >= 0, "fork");
     if (child == 0) {
         body();
         fflush(stdout);
@@ -100,13 +97,7 @@ child_start(void (*body)(void))
 static void
 child_join(pid_t child)
 {
-    int status = 0;
-
-    KIT_CHECK(waitpid(child, &status, 0) == child, "wait");
-    if (WIFSIGNALED(status))
-        kit_failed(__FILE__, __LINE__, "child", "died by signal %d%s", WTERMSIG(status),
-                   WTERMSIG(status) == SIGALRM ? " (hung)" : "");
-    if (status != 0)
+    if (kit_join(child) != 0)
         exit(1); /* it has said why */
 }
 

@@ -28,7 +28,6 @@
 #include <inttypes.h>
 #include <stdatomic.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #define SLOTS 220u
@@ -266,22 +265,14 @@ case_child(void)
 static void
 child(void (*body)(void))
 {
-    int status = 0;
-    pid_t pid;
+    pid_t pid = kit_fork();
 
-    fflush(stdout);
-    pid = fork();
-    KIT_CHECK(pid >= 0, "fork");
     if (pid == 0) {
         body();
         fflush(stdout);
         _exit(0);
     }
-    KIT_CHECK(waitpid(pid, &status, 0) == pid, "wait");
-    if (WIFSIGNALED(status))
-        printf("FAILED [%s] died by signal %d%s\n", kit_context, WTERMSIG(status),
-               WTERMSIG(status) == SIGALRM ? " (hung)" : "");
-    if (status != 0 && getenv("SCREE_TEST_KEEP") == NULL)
+    if (kit_join(pid) != 0 && getenv("SCREE_TEST_KEEP") == NULL)
         exit(1);
 }
 

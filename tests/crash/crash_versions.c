@@ -16,7 +16,6 @@
 #include "support/history.h"
 
 #include <inttypes.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 static char dir[KIT_PATH_MAX];
@@ -124,21 +123,16 @@ child_update(void)
 static void
 run(void (*body)(void))
 {
-    int status = 0;
-    pid_t child;
+    pid_t child = kit_fork();
+    int status;
 
-    fflush(stdout);
-    child = fork();
-    KIT_CHECK(child >= 0, "fork");
     if (child == 0) {
         alarm(60);
         body();
         _exit(0);
     }
-    KIT_CHECK(waitpid(child, &status, 0) == child, "wait");
-    if (WIFSIGNALED(status))
-        kit_failed(__FILE__, __LINE__, "child", "died by signal %d", WTERMSIG(status));
-    if (WEXITSTATUS(status) != 0 && WEXITSTATUS(status) != KIT_KILLED)
+    status = kit_join(child);
+    if (status != 0 && status != KIT_KILLED)
         exit(1);
 }
 

@@ -7,9 +7,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -389,4 +391,28 @@ kit_options_small(scree_options *options, const scree_materializer *materializer
     options->fragments_max = 4;
     options->flush_interval_ms = 1;
     options->materializer = materializer;
+}
+
+pid_t
+kit_fork(void)
+{
+    pid_t child;
+
+    fflush(stdout);
+    child = fork();
+    KIT_CHECK(child >= 0, "fork");
+    return child;
+}
+
+int
+kit_join(pid_t child)
+{
+    int status = 0;
+
+    KIT_CHECK(waitpid(child, &status, 0) == child, "wait");
+    if (!WIFSIGNALED(status))
+        return WEXITSTATUS(status);
+    printf("FAILED [%s] died by signal %d%s\n", kit_context, WTERMSIG(status),
+           WTERMSIG(status) == SIGALRM ? " (hung)" : "");
+    return 256 + WTERMSIG(status);
 }

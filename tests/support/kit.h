@@ -11,6 +11,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/types.h>
 
 #define KIT_PATH_MAX 512
 
@@ -141,6 +142,10 @@ kit_failed(const char *file, int line, const char *what, const char *format, ...
         if (!(x))                                            \
             kit_failed(__FILE__, __LINE__, #x, __VA_ARGS__); \
     } while (0)
+/* fork, with nothing printed twice; 0 in the child, which ends by _exit. */
+pid_t kit_fork(void);
+/* The child's exit status, or more than 255 for one that a signal ended, which is told. */
+int kit_join(pid_t child);
 /* "CONFLICT" for SCREE_E_CONFLICT, "OK" for 0, "errno" for the rest. */
 const char *kit_code_name(int code);
 
