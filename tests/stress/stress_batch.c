@@ -12,12 +12,10 @@
  *           of 0), the cache is small, segments are small: consolidation, eviction, cleaning and snapshots
  *           meet batches. A child does it and is killed at a random moment; the parent reopens and looks;
  *           again. The last child ends by itself.
- * ORACLE    B1 sums of validated reads. B2 rounds: a page read later shows the round of a page read earlier,
- *              or a
- *           newer one. B3 after each run all groups have their sum, and the same round on all pages. B4 pages
- *           of
- *           pairs made in one batch are both there or both not. B5 a commit's lsn is each page's version, where
- *           nobody changed it since (conflict of a check otherwise).
+ * ORACLE    B1 sums of validated reads. B2 rounds: a page read later shows the round of a page read earlier, or
+ *           a newer one. B3 after each run all groups have their sum, and the same round on all pages. B4 pages
+ *           of pairs made in one batch are both there or both not. B5 a commit's lsn is each page's version,
+ *           where nobody changed it since (conflict of a check otherwise).
  *           -DSCREE_BUG_MCAS_EARLY must fail here. -DSCREE_BUG_MCAS_PLAIN_PLANT does within a minute or so, and
  *           always in the model (tests/spin/mcas.pml).
  * NOT HERE  every crash point (tests/crash), histories (stress_linear).
@@ -371,12 +369,9 @@ child_run(uint64_t seed, uint32_t threads, uint32_t ms, bool killed)
 static void
 run(uint64_t seed, uint32_t threads, uint32_t ms, bool killed)
 {
-    pid_t child;
+    pid_t child = kit_fork();
     int status = 0;
 
-    fflush(stdout);
-    child = fork();
-    KIT_CHECK(child >= 0, "fork");
     if (child == 0)
         child_run(seed, threads, ms, killed);
     if (killed) {

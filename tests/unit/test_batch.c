@@ -2,26 +2,12 @@
  * test_batch.c - the contract of batches, sentence by sentence. What threads see is stress_batch's matter, what
  * crashes leave is crash_batch's.
  */
-#include "support/kit.h"
+#include "cache_fixture.h"
 
-#include <criterion/criterion.h>
 #include <criterion/new/assert.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#define EXPECT(code, call)                                                                   \
-    do {                                                                                     \
-        int code_ = (call);                                                                  \
-        cr_assert(code_ == (code), "%s gave %d %s (%s)", #call, code_, kit_code_name(code_), \
-                  scree_error_detail());                                                     \
-        if ((code) != 0)                                                                     \
-            cr_assert(strlen(scree_error_detail()) > 0, "%s: no detail", #call);             \
-    } while (0)
-
-static char dir[KIT_PATH_MAX];
-static scree_options options;
-static scree_cache *cache;
 
 static void
 setup(void)
@@ -29,27 +15,6 @@ setup(void)
     kit_dir_name(dir, "batch");
     kit_options_small(&options, &kit_concat);
     EXPECT(0, scree_open(dir, &options, &cache));
-}
-
-static void
-teardown(void)
-{
-    if (cache != NULL)
-        EXPECT(0, scree_close(cache));
-    kit_dir_remove(dir);
-}
-
-static void
-reopen(void)
-{
-    EXPECT(0, scree_close(cache));
-    EXPECT(0, scree_open(dir, &options, &cache));
-}
-
-static scree_slice
-text(const char *s)
-{
-    return kit_slice(s, strlen(s));
 }
 
 /* The page reads so; its version. */

@@ -2,9 +2,8 @@
  * test_contract.c - the public contract, sentence by sentence: bad arguments, bad directories, bad
  * callbacks, and what each call says about them. Whatever fails says why.
  */
-#include "support/kit.h"
+#include "cache_fixture.h"
 
-#include <criterion/criterion.h>
 #include <criterion/new/assert.h>
 #include <errno.h>
 #include <pthread.h>
@@ -18,20 +17,6 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-/* The result, and a detail text with every error. */
-#define EXPECT(code, call)                                                                   \
-    do {                                                                                     \
-        int code_ = (call);                                                                  \
-        cr_assert(code_ == (code), "%s gave %d %s (%s)", #call, code_, kit_code_name(code_), \
-                  scree_error_detail());                                                     \
-        if ((code) != 0)                                                                     \
-            cr_assert(strlen(scree_error_detail()) > 0, "%s: no detail", #call);             \
-    } while (0)
-
-static char dir[KIT_PATH_MAX];
-static scree_options options;
-static scree_cache *cache;
-
 static void
 setup_directory(void)
 {
@@ -44,28 +29,6 @@ setup(void)
 {
     setup_directory();
     EXPECT(0, scree_open(dir, &options, &cache));
-}
-
-static void
-teardown(void)
-{
-    if (cache != NULL)
-        EXPECT(0, scree_close(cache));
-    kit_dir_remove(dir);
-}
-
-static void
-reopen(void)
-{
-    EXPECT(0, scree_close(cache));
-    cache = NULL;
-    EXPECT(0, scree_open(dir, &options, &cache));
-}
-
-static scree_slice
-text(const char *s)
-{
-    return kit_slice(s, strlen(s));
 }
 
 /* A page that reads as s. */

@@ -2,24 +2,13 @@
  * test_limits.c - sizes at their bounds: payloads that cannot fit the cache, and whether the smallest values
  * that scree_open names really work, all at once.
  */
-#include "support/kit.h"
+#include "cache_fixture.h"
 
-#include <criterion/criterion.h>
 #include <criterion/new/assert.h>
 #include <string.h>
 
 #define KIB ((size_t)1024)
 
-#define EXPECT(code, call)                                                                   \
-    do {                                                                                     \
-        int code_ = (call);                                                                  \
-        cr_assert(code_ == (code), "%s gave %d %s (%s)", #call, code_, kit_code_name(code_), \
-                  scree_error_detail());                                                     \
-    } while (0)
-
-static char dir[KIT_PATH_MAX];
-static scree_options options;
-static scree_cache *cache;
 static unsigned char bytes[1024 * 1024], got[1024 * 1024];
 
 /* A small cache beside log buffers and page limits of ordinary size. */
@@ -37,25 +26,8 @@ setup(void)
     EXPECT(0, scree_open(dir, &options, &cache));
 }
 
-static void
-teardown(void)
-{
-    if (cache != NULL)
-        EXPECT(0, scree_close(cache));
-    kit_dir_remove(dir);
-}
-
 TestSuite(limits_payload, .init = setup, .fini = teardown, .timeout = 60);
 TestSuite(limits_smallest, .timeout = 120);
-
-static scree_stats
-stats(void)
-{
-    scree_stats figures = {.size = sizeof(figures)};
-
-    EXPECT(0, scree_stats_get(cache, &figures));
-    return figures;
-}
 
 /* The last number in the detail text. */
 static uint64_t
@@ -137,13 +109,13 @@ Test(limits_payload, the_largest_that_fits_is_named_and_works)
     EXPECT(SCREE_E_TOO_BIG, scree_page_allocate(cache, kit_slice(bytes, len + 1), NULL, NULL));
     EXPECT(0, scree_page_allocate(cache, kit_slice(bytes, len), &id, NULL));
     for (unsigned round = 0; round < 3; round++) {
-        uint64_t evictions = stats().evictions;
+        uint64_t evictions = stats_now().evictions;
 
         expect_read(id, bytes, len);
         crowd();
-        cr_assert(gt(u64, stats().evictions, evictions));
+        cr_assert(gt(u64, stats_now().evictions, evictions));
     }
-    cr_assert(le(u64, stats().resident_bytes, options.cache_bytes));
+    cr_assert(le(u64, stats_now().resident_bytes, options.cache_bytes));
 }
 
 Test(limits_payload, a_merge_that_would_not_fit_the_cache_is_a_failed_merge)
@@ -197,7 +169,7 @@ smallest_find(void)
 static void
 expect_bounded(void)
 {
-    cr_assert(le(u64, stats().resident_bytes, options.cache_bytes + options.page_bytes_max));
+    cr_assert(le(u64, stats_now().resident_bytes, options.cache_bytes + options.page_bytes_max));
 }
 
 enum { SMALL_PAGES = 300 };
@@ -225,7 +197,7 @@ Test(limits_smallest, the_values_named_work_all_at_once)
         EXPECT(0, scree_page_allocate(cache, kit_slice(bytes + i, small_len(i)), &id[i], NULL));
         expect_bounded();
     }
-    cr_assert(gt(u64, stats().evictions, 0));
+    cr_assert(gt(u64, stats_now().evictions, 0));
     for (unsigned round = 0; round < 2; round++) {
         for (unsigned i = 0; i < SMALL_PAGES; i++) {
             expect_read(id[i], bytes + i, small_len(i));

@@ -6,9 +6,8 @@
  *        the flusher, which looks again every millisecond.
  * EDGES  that.   LIFETIME  static.   PROGRESS  the test lets go before it closes.   FAILURE  none.
  */
-#include "support/kit.h"
+#include "cache_fixture.h"
 
-#include <criterion/criterion.h>
 #include <criterion/new/assert.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -19,16 +18,6 @@
 /* Pages of BODY bytes that fit. */
 #define FITS (CACHE_BYTES / 448)
 
-#define EXPECT(code, call)                                                                   \
-    do {                                                                                     \
-        int code_ = (call);                                                                  \
-        cr_assert(code_ == (code), "%s gave %d %s (%s)", #call, code_, kit_code_name(code_), \
-                  scree_error_detail());                                                     \
-    } while (0)
-
-static char dir[KIT_PATH_MAX];
-static scree_options options;
-static scree_cache *cache;
 static scree_env env;
 static _Atomic uint32_t syncs_held;
 
@@ -55,23 +44,13 @@ setup(void)
 }
 
 static void
-teardown(void)
+let_go(void)
 {
     atomic_store_explicit(&syncs_held, 0, memory_order_relaxed);
-    EXPECT(0, scree_close(cache));
-    kit_dir_remove(dir);
+    teardown();
 }
 
-TestSuite(memory_limit, .init = setup, .fini = teardown, .timeout = 60);
-
-static scree_stats
-stats(void)
-{
-    scree_stats s = {.size = sizeof(s)};
-
-    EXPECT(0, scree_stats_get(cache, &s));
-    return s;
-}
+TestSuite(memory_limit, .init = setup, .fini = let_go, .timeout = 60);
 
 struct wanted {
     const char *name;
@@ -145,7 +124,7 @@ pages_check(scree_page_id first, uint64_t n)
 static double
 overhead(void)
 {
-    return (double)stats().resident_bytes / (double)CACHE_BYTES;
+    return (double)stats_now().resident_bytes / (double)CACHE_BYTES;
 }
 
 Test(memory_limit, more_data_than_memory_stays_under_the_limit)
@@ -155,7 +134,7 @@ Test(memory_limit, more_data_than_memory_stays_under_the_limit)
     cr_assert(overhead() <= 1.0);
     pages_check(first, 10 * FITS);
     cr_assert(overhead() <= 1.0);
-    cr_assert(stats().evictions > 8 * FITS);
+    cr_assert(stats_now().evictions > 8 * FITS);
     cr_assert(stat_named("over_memory") == 0);
 }
 
@@ -172,9 +151,9 @@ Test(memory_limit, what_is_not_stable_stays_in_memory)
     cr_assert(overhead() > 2.5);
     cr_assert(stat_named("over_memory") > 0, "going over is counted");
     pages_check(first, 3 * FITS);
-    cr_assert(stats().evictions <= 1 && stats().misses == 0, /* the root may leave */
-              "%llu left, %llu were read back", (unsigned long long)stats().evictions,
-              (unsigned long long)stats().misses);
+    cr_assert(stats_now().evictions <= 1 && stats_now().misses == 0, /* the root may leave */
+              "%llu left, %llu were read back", (unsigned long long)stats_now().evictions,
+              (unsigned long long)stats_now().misses);
 }
 
 Test(memory_limit, what_went_over_in_a_guard_leaves_when_it_is_stable)
@@ -202,9 +181,9 @@ Test(memory_limit, a_burst_of_new_pages_leaves_the_hot_ones_in)
         pages_check(first, hot);
     }
     (void)pages_add(10 * FITS);
-    misses = stats().misses;
+    misses = stats_now().misses;
     pages_check(first, hot);
-    misses = stats().misses - misses;
+    misses = stats_now().misses - misses;
     cr_assert(misses * 10 <= hot, "%llu of %llu hot pages were gone", (unsigned long long)misses,
               (unsigned long long)hot);
 }
@@ -225,7 +204,7 @@ Test(memory_limit, a_read_only_cache_stays_under_it_too)
         EXPECT(0, scree_page_read(cache, first + i, body, sizeof(body), NULL, NULL));
         cr_assert(overhead() <= 1.02, "after %llu pages", (unsigned long long)i);
     }
-    cr_assert(stats().evictions > 8 * FITS);
+    cr_assert(stats_now().evictions > 8 * FITS);
 }
 
 /* A page whose fragments cannot be merged stays, and says so; the others make room for it. */

@@ -2,10 +2,10 @@
  * test_space.c - scree_reclaim, scree_segments_each and the space options, sentence by sentence: bad
  * arguments, what is given back, and that nothing a caller can see changes with it.
  */
+#include "cache_fixture.h"
 #include "support/churn.h"
 #include "support/space_map.h"
 
-#include <criterion/criterion.h>
 #include <criterion/new/assert.h>
 #include <errno.h>
 #include <math.h>
@@ -17,19 +17,6 @@
 #define KIB 1024u
 #define KEPT_MAX 6000u
 
-/* The result, and a detail text with every error. */
-#define EXPECT(code, call)                                                                   \
-    do {                                                                                     \
-        int code_ = (call);                                                                  \
-        cr_assert(code_ == (code), "%s gave %d %s (%s)", #call, code_, kit_code_name(code_), \
-                  scree_error_detail());                                                     \
-        if ((code) != 0)                                                                     \
-            cr_assert(strlen(scree_error_detail()) > 0, "%s: no detail", #call);             \
-    } while (0)
-
-static char dir[KIT_PATH_MAX];
-static scree_options options;
-static scree_cache *cache;
 static struct space_map map; /* large: not on the stack */
 static _Atomic uint64_t events[16];
 
@@ -51,47 +38,10 @@ setup_directory(void)
 }
 
 static void
-open_cache(void)
-{
-    EXPECT(0, scree_open(dir, &options, &cache));
-}
-
-static void
 setup(void)
 {
     setup_directory();
     open_cache();
-}
-
-static void
-teardown(void)
-{
-    if (cache != NULL)
-        EXPECT(0, scree_close(cache));
-    kit_dir_remove(dir);
-}
-
-static void
-reopen(void)
-{
-    EXPECT(0, scree_close(cache));
-    cache = NULL;
-    open_cache();
-}
-
-static scree_stats
-stats_now(void)
-{
-    scree_stats stats = {.size = sizeof(stats)};
-
-    EXPECT(0, scree_stats_get(cache, &stats));
-    return stats;
-}
-
-static scree_slice
-text(const char *s)
-{
-    return kit_slice(s, strlen(s));
 }
 
 static scree_page_id
