@@ -132,17 +132,27 @@ scree__batch_free(scree_batch *b)
 }
 
 static void
+node_drop(struct scree__context *ctx, const scree_batch *b, struct scree__node *node)
+{
+    if (ctx != NULL)
+        scree__node_discard(ctx, node);
+    else if (node != NULL)
+        scree__node_free_cold(b->cache, node);
+}
+
+/* ctx NULL: this thread has none, for want of memory. */
+static void
 batch_free(struct scree__context *ctx, scree_batch *b)
 {
     for (size_t i = 0; i < b->n; i++) {
-        scree__node_discard(ctx, b->step[i].node);
+        node_drop(ctx, b, b->step[i].node);
         scree__free(b->step[i].owned, b->step[i].owned_len);
     }
     for (size_t i = 0; i < b->pages; i++)
         if (!b->page[i].ghost_used)
-            scree__node_discard(ctx, b->page[i].ghost);
+            node_drop(ctx, b, b->page[i].ghost);
     atomic_fetch_sub_explicit(&b->cache->batches_open, 1, memory_order_release);
-    if (ctx->batch == NULL && b->cap <= STEPS_KEPT && b->pages_cap <= STEPS_KEPT)
+    if (ctx != NULL && ctx->batch == NULL && b->cap <= STEPS_KEPT && b->pages_cap <= STEPS_KEPT)
         ctx->batch = b; /* for the next one */
     else
         scree__batch_free(b);
@@ -164,10 +174,8 @@ batch_undo(struct scree__context *ctx, scree_batch *b)
 void
 scree_batch_abort(scree_batch *batch)
 {
-    struct scree__context *ctx = batch == NULL ? NULL : scree__context(batch->cache);
-
-    if (ctx != NULL)
-        batch_undo(ctx, batch);
+    if (batch != NULL)
+        batch_undo(scree__context(batch->cache), batch);
 }
 
 /* For one more step and its record. */
@@ -739,9 +747,8 @@ scree_batch_commit(scree_batch *batch, scree_lsn *lsn_out, scree_page_id *confli
     if (batch == NULL)
         return scree__fail(SCREE_E_INVALID, "scree_batch_commit: batch is NULL");
     rc = scree__enter_call(batch->cache, &ctx);
-    if (rc != 0)
-        return rc;
-    rc = scree__check_health(batch->cache);
+    if (rc == 0)
+        rc = scree__check_health(batch->cache);
     if (rc == 0 && batch->n > 0)
         rc = pages_make(batch, conflict_out);
     if (rc == 0 && batch->n > 0)

@@ -174,7 +174,7 @@ head_charge(struct scree__radix_ref ref, bool ghosts_only)
     uint64_t charge = 0, word;
 
     scree__rcu_enter();
-    word = atomic_load_explicit(scree__radix_word(ref), memory_order_acquire); /* the node */
+    word = scree__slot_peek(ref);
     if (slot_tag(word) == SLOT_NODE && (!ghosts_only || slot_node(word)->kind == NODE_GHOST))
         charge = slot_node(word)->charge;
     scree__rcu_leave();
@@ -245,8 +245,8 @@ static void
 sweep_slot(struct scree__context *ctx, struct scree__radix_ref ref, struct scree__sweep *sweep,
            bool spares)
 {
-    /* Relaxed: hints; the word is re-read under the claim. */
-    uint64_t word = atomic_load_explicit(scree__radix_word(ref), memory_order_relaxed);
+    /* A hint; re-read under the claim. A page that a batch has hold of is in memory all the same. */
+    uint64_t word = scree__slot_glance(ref);
     uint64_t ghost =
         slot_tag(word) == SLOT_NODE && slot_depth(word) > 1 ? head_charge(ref, true) : 0;
     uint8_t mark = scree__radix_mark(ref);

@@ -465,6 +465,20 @@ scree__slot_peek(struct scree__radix_ref ref)
     return __builtin_expect(slot_tag(word) == SLOT_BATCH, 0) ? scree__slot_resolved(word) : word;
 }
 
+/* The same outside of a read section: what it points at may be gone. */
+static inline uint64_t
+scree__slot_glance(struct scree__radix_ref ref)
+{
+    uint64_t word = atomic_load_explicit(scree__radix_word(ref), memory_order_acquire);
+
+    if (__builtin_expect(slot_tag(word) == SLOT_BATCH, 0)) {
+        scree__rcu_enter();
+        word = scree__slot_peek(ref);
+        scree__rcu_leave();
+    }
+    return word;
+}
+
 /* The slot's word, when no batch has hold of it: to be expected by a CAS. Acquire. In a read section, with
    no reservation open. NO_MEMORY. */
 static inline int

@@ -359,20 +359,6 @@ scree_page_fragments(scree_cache *cache, scree_page_id id, scree_slice *base_out
     return 0;
 }
 
-/* G1; acquire so that a caller who finds the id finds the page. */
-static bool
-slot_is_live(struct scree__radix_ref ref)
-{
-    uint64_t word = atomic_load_explicit(scree__radix_word(ref), memory_order_acquire);
-
-    if (slot_tag(word) == SLOT_BATCH) {
-        scree__rcu_enter();
-        word = scree__slot_peek(ref);
-        scree__rcu_leave();
-    }
-    return slot_tag(word) != SLOT_FREE;
-}
-
 int
 scree_page_next(scree_cache *cache, scree_page_id after, scree_page_id *id_out)
 {
@@ -392,7 +378,8 @@ scree_page_next(scree_cache *cache, scree_page_id after, scree_page_id *id_out)
         for (; i < SCREE__RADIX_FANOUT; i++) {
             struct scree__radix_ref ref = {.leaf = leaf, .index = i};
 
-            if (!slot_is_live(ref))
+            if (slot_tag(scree__slot_glance(ref)) ==
+                SLOT_FREE) /* G1: who finds the id finds the page */
                 continue;
             if (id_out != NULL)
                 *id_out = leaf->first_id + i;

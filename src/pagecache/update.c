@@ -218,27 +218,13 @@ update_admit(struct scree__context *ctx, const struct update *u)
                             !scree__rcu_inside());
 }
 
-/* Relaxed: a bound. */
-static uint64_t
-depth_of(struct scree__radix_ref ref)
-{
-    uint64_t word = atomic_load_explicit(scree__radix_word(ref), memory_order_relaxed);
-
-    if (slot_tag(word) == SLOT_BATCH) {
-        scree__rcu_enter();
-        word = scree__slot_peek(ref);
-        scree__rcu_leave();
-    }
-    return slot_depth(word);
-}
-
 int
 scree__depth_bound(struct scree__context *ctx, scree_page_id id, struct scree__radix_ref ref)
 {
     int rc = 0;
 
     /* Nobody appends beyond it, so the first one to get through ends it for all. */
-    while (rc == 0 && depth_of(ref) >= CHAIN_DEPTH_MAX)
+    while (rc == 0 && slot_depth(scree__slot_glance(ref)) >= CHAIN_DEPTH_MAX)
         rc = scree__consolidate(ctx, id);
     return rc;
 }

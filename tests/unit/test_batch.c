@@ -2,9 +2,11 @@
  * test_batch.c - the contract of batches, sentence by sentence. What threads see is stress_batch's matter, what
  * crashes leave is crash_batch's.
  */
+#include "base/base.h"
 #include "cache_fixture.h"
 
 #include <criterion/new/assert.h>
+#include <pthread.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -388,3 +390,138 @@ Test(batch, pages_that_do_not_merge_can_be_set)
     EXPECT(0, scree_batch_commit(batch, &v, NULL));
     cr_assert(expect_page(a, "mended") == v);
 }
+
+#ifdef SCREE_ALLOC_FAULTS
+static struct {
+    scree_batch *batch; /* to begin with, or NULL */
+    bool aborts;
+    scree_page_id set, merged, freed, checked, made;
+    scree_version v_set, v_merged, v_freed, v_checked;
+    uint64_t nth, count; /* allocations that fail */
+    char bytes[3000];
+    scree_lsn lsn;
+    int code;
+    bool told;
+} starved;
+
+/* A thread without a context, so that this one's making may fail too. */
+static void *
+starved_run(void *argument)
+{
+    scree_batch *b = starved.batch;
+    int rc = 0;
+
+    (void)argument;
+    scree__alloc_fault(starved.nth, starved.count);
+    if (b == NULL) {
+        rc = scree_batch_begin(cache, &b);
+        if (rc == 0)
+            rc = scree_batch_set(b, starved.set, starved.v_set,
+                                 kit_slice(starved.bytes, sizeof starved.bytes));
+        if (rc == 0)
+            rc = scree_batch_merge(b, starved.merged, starved.v_merged, text("+"));
+        if (rc == 0)
+            rc = scree_batch_free(b, starved.freed, starved.v_freed);
+        if (rc == 0)
+            rc = scree_batch_check(b, starved.checked, starved.v_checked);
+        if (rc == 0)
+            rc = scree_batch_allocate(b, kit_slice(starved.bytes, sizeof starved.bytes),
+                                      &starved.made);
+    }
+    if (rc == 0 && !starved.aborts)
+        rc = scree_batch_commit(b, &starved.lsn, NULL);
+    else
+        scree_batch_abort(b);
+    scree__alloc_fault(0, 0);
+    starved.code = rc;
+    starved.told = rc == 0 || strlen(scree_error_detail()) > 0;
+    return NULL;
+}
+
+static void
+starve(uint64_t nth, uint64_t count)
+{
+    pthread_t thread;
+
+    starved.nth = nth;
+    starved.count = count;
+    cr_assert(pthread_create(&thread, NULL, starved_run, NULL) == 0);
+    cr_assert(pthread_join(thread, NULL) == 0);
+    cr_assert(starved.told);
+    cr_assert(starved.code == 0 || starved.code == SCREE_E_NO_MEMORY, "%d: %s", starved.code,
+              kit_code_name(starved.code));
+}
+
+static void
+starved_expect(bool happened)
+{
+    char wanted[sizeof starved.bytes + 1];
+
+    memcpy(wanted, starved.bytes, sizeof starved.bytes);
+    wanted[sizeof starved.bytes] = '\0';
+    cr_assert(expect_page(starved.set, happened ? wanted : "s") ==
+              (happened ? starved.lsn : starved.v_set));
+    cr_assert(expect_page(starved.merged, happened ? "m+" : "m") ==
+              (happened ? starved.lsn : starved.v_merged));
+    cr_assert(expect_page(starved.checked, "c") == starved.v_checked);
+    EXPECT(happened ? SCREE_E_NOT_FOUND : 0,
+           scree_page_read(cache, starved.freed, wanted, sizeof wanted, NULL, NULL));
+    if (happened)
+        cr_assert(expect_page(starved.made, wanted) == starved.lsn);
+}
+
+/* The log's own threads have failed as well, and try again soon. */
+static scree_page_id
+page_soon(const char *s, scree_version *version_out)
+{
+    scree_page_id id;
+    int rc;
+
+    while ((rc = scree_page_allocate(cache, text(s), &id, version_out)) == SCREE_E_NO_MEMORY)
+        usleep(1000);
+    EXPECT(0, rc);
+    return id;
+}
+
+/* Whichever allocation fails, and whether it alone or all from then on. */
+Test(batch, without_memory_nothing_of_it_happens, .timeout = 120)
+{
+    unsigned whole = 0, failed = 0;
+
+    memset(starved.bytes, 'x', sizeof starved.bytes);
+    EXPECT(0, scree_close(cache));
+    options.compression_level = 1;
+    open_cache();
+    for (uint64_t nth = 1; whole < 4; nth++) {
+        starved.set = page_soon("s", &starved.v_set);
+        starved.merged = page_soon("m", &starved.v_merged);
+        starved.freed = page_soon("f", &starved.v_freed);
+        starved.checked = page_soon("c", &starved.v_checked);
+        reopen(); /* all pages are out of memory, and nothing is kept for reuse */
+        starve(nth, nth % 2 == 0 ? 1 : UINT64_MAX);
+        whole = starved.code == 0 ? whole + 1 : 0;
+        failed += starved.code != 0;
+        starved_expect(starved.code == 0);
+        cr_assert(nth < 1000);
+    }
+    cr_assert(failed > 20, "%u", failed);
+}
+
+Test(batch, a_thread_without_memory_consumes_it_all_the_same)
+{
+    scree_version v;
+    scree_page_id a = page("a", &v), n;
+
+    for (int i = 0; i < 2; i++) {
+        starved.batch = begin();
+        starved.aborts = i == 1;
+        EXPECT(0, scree_batch_allocate(starved.batch, text("n"), &n));
+        EXPECT(0, scree_batch_set(starved.batch, a, v, text("A")));
+        starve(1, UINT64_MAX);
+        cr_assert(starved.code == (i == 1 ? 0 : SCREE_E_NO_MEMORY));
+        cr_assert(expect_page(a, "a") == v);
+        EXPECT(SCREE_E_NOT_FOUND, scree_page_read(cache, n, NULL, 0, NULL, NULL));
+    }
+    reopen(); /* it was not left open */
+}
+#endif
