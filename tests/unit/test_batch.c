@@ -250,6 +250,86 @@ Test(batch, more_than_half_of_the_log_buffer_is_too_big)
     (void)page("on it goes", &v);
 }
 
+/* Seven pages and one of so many bytes: just below 32 KiB, just that, just above. */
+Test(batch, ends_at_every_size_around_half_of_the_log_buffer, .timeout = 60)
+{
+    static char bytes[4096];
+    uint64_t largest = 0, smallest_refused = UINT64_MAX;
+
+    memset(bytes, 'x', sizeof bytes);
+    for (size_t last = 3700; last <= 4096; last += 4) {
+        scree_batch *batch = begin();
+        scree_page_id id;
+        scree_lsn lsn;
+        int rc;
+
+        for (int i = 0; i < 7; i++)
+            EXPECT(0, scree_batch_allocate(batch, kit_slice(bytes, sizeof bytes), &id));
+        EXPECT(0, scree_batch_allocate(batch, kit_slice(bytes, last), &id));
+        rc = scree_batch_commit(batch, &lsn, NULL);
+        cr_assert(rc == 0 || rc == SCREE_E_TOO_BIG, "%zu: %d %s", last, rc, scree_error_detail());
+        if (rc == 0)
+            largest = last;
+        else if (smallest_refused > last)
+            smallest_refused = last;
+        EXPECT(rc == 0 ? 0 : SCREE_E_NOT_FOUND,
+               scree_page_read(cache, id, bytes, sizeof bytes, NULL, NULL));
+        (void)page("goes on", NULL);
+    }
+    cr_assert(largest > 0 && largest < smallest_refused, "%llu, %llu", (unsigned long long)largest,
+              (unsigned long long)smallest_refused);
+    EXPECT(0, scree_flush(cache, NULL));
+}
+
+/* 16 MB in one batch, over 250 segments, beside a cache of 64 KiB. */
+static void
+thousand_largest(uint64_t log_buffer_bytes, int code)
+{
+    enum { N = 1000, BYTES = 16384 };
+    static char bytes[BYTES + 1], got[BYTES];
+    static scree_page_id id[N];
+    scree_lsn lsn = 0;
+
+    options.page_bytes_max = BYTES;
+    options.log_buffer_bytes = log_buffer_bytes;
+    reopen();
+    memset(bytes, 'x', BYTES);
+    for (int round = 0; round < 2; round++) {
+        scree_batch *batch = begin();
+
+        for (int i = 0; i < N; i++) {
+            memcpy(bytes, &i, sizeof i);
+            bytes[8] = (char)('a' + round);
+            if (round == 0)
+                EXPECT(0, scree_batch_allocate(batch, kit_slice(bytes, BYTES), &id[i]));
+            else
+                EXPECT(0, scree_batch_set(batch, id[i], lsn, kit_slice(bytes, BYTES)));
+        }
+        EXPECT(code, scree_batch_commit(batch, &lsn, NULL));
+        for (int i = 0; i < N; i++) {
+            int there = -1;
+
+            EXPECT(code == 0 ? 0 : SCREE_E_NOT_FOUND,
+                   scree_page_read(cache, id[i], got, sizeof got, NULL, NULL));
+            memcpy(&there, got, sizeof there);
+            cr_assert(code != 0 || (there == i && got[8] == 'a' + round));
+        }
+        EXPECT(0, scree_wait_stable(cache, lsn, -1));
+        if (round == 0 && code == 0)
+            reopen();
+    }
+}
+
+Test(batch, of_a_thousand_pages_of_the_largest_size_happens, .timeout = 60)
+{
+    thousand_largest(64 << 20, 0);
+}
+
+Test(batch, of_a_thousand_pages_too_large_for_the_log_buffer_is_too_big, .timeout = 60)
+{
+    thousand_largest(16 << 20, SCREE_E_TOO_BIG);
+}
+
 Test(batch, a_thousand_pages)
 {
     static scree_page_id id[1000];
