@@ -172,9 +172,9 @@ typedef struct scree_env_info {
 
 /*
  * Everything scree asks of the outside world: files, time, randomness. NULL in the options means
- * POSIX. Every member must be set but those said to be optional. Results: >= 0, or -errno. Paths are NUL-terminated, relative to
- * the working directory or absolute. Files are small non-negative numbers of the env's own
- * choosing. Members are called from several threads at a time. A failed write or sync is never
+ * POSIX. Every member must be set but those said to be optional. Results: >= 0, or -errno. Paths are
+ * NUL-terminated, relative to the working directory or absolute. Files are small non-negative numbers of the
+ * env's own choosing. Members are called from several threads at a time. A failed write or sync is never
  * repeated by scree.
  */
 struct scree_env {
@@ -435,19 +435,20 @@ typedef int (*scree_progress_fn)(void *ctx, const char *what, uint64_t done, uin
 SCREE_API SCREE_CHECKED int scree_reclaim(scree_cache *cache, double space_amp_target,
                                           scree_progress_fn progress, void *ctx);
 /*
- * Copy the directory, while it is in use, into one of its own that opens as it does: as of one position of the log,
- * with everything that had returned before the call. Blocks are shared (reflink) where the file system can.
+ * Copy the directory, while it is in use, into one of its own that opens as it does: as of one position of the
+ * log, with everything that had returned before the call. Blocks are shared (reflink) where the file system
+ * can.
  *
- * dst_dir          is made, or is there and empty; not in a scree directory. While it is not complete it holds a file
- *                  BACKUP_INCOMPLETE and cannot be opened; if the call fails that stays so: delete it.
+ * dst_dir          is made, or is there and empty; not in a scree directory. While it is not complete it holds
+ *                  a file BACKUP_INCOMPLETE and cannot be opened; if the call fails that stays so: delete it.
  * bytes_per_s_max  of copying; 0: no limit.
  * progress         may be NULL; done and total: bytes.
- * Threads  any; one backup of a cache at a time (BUSY). Updates and reads go on. Disk space that the copy still needs
- *          is not given back meanwhile (pinned_bytes of the statistics).
- * Durable  the copy, on return. The same uuid; as if it had been closed at that position; from there on a history of
- *          its own. A read-only cache can be backed up too.
- * Errors   INVALID, -EEXIST (not empty), BUSY, LOCKED, CANCELED, POISONED, CORRUPT (the source misses what it needs),
- *          NO_SPACE, NO_MEMORY, -errno. The source is as good as before.
+ * Threads  any; one backup of a cache at a time (BUSY). Updates and reads go on. Disk space that the copy still
+ *          needs is not given back meanwhile (pinned_bytes of the statistics).
+ * Durable  the copy, on return. The same uuid; as if it had been closed at that position; from there on a
+ *          history of its own. A read-only cache can be backed up too.
+ * Errors   INVALID, -EEXIST (not empty), BUSY, LOCKED, CANCELED, POISONED, CORRUPT (the source misses what it
+ *          needs), NO_SPACE, NO_MEMORY, -errno. The source is as good as before.
  */
 SCREE_API SCREE_CHECKED int scree_backup(scree_cache *cache, const char *dst_dir,
                                          uint64_t bytes_per_s_max, scree_progress_fn progress,

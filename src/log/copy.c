@@ -1,24 +1,28 @@
 /*
- * copy.c - copy the segment files of a running log, as far as recovery from one snapshot to one end needs them.
+ * copy.c - copy the segment files of a running log, as far as recovery from one snapshot to one end needs
+ * them.
  *
- * STEPS  P1  for each segment up to the end: which granules are needed: all but those that are dead with D below
- *            the floor. A segment of none is not copied: the collector would have deleted it.
- *        P2  the header, then runs of needed granules: by reflink where the env and the file system have it, else
- *            through a buffer. What is not needed is a hole in the copy. Each file is synced.
- *        P3  the end: the block that holds it is filled up with a PAD, so that the copy ends on a block boundary as
- *            a log that was closed does; nothing lies behind it.
+ * STEPS  P1  for each segment up to the end: which granules are needed: all but those that are dead with D
+ *            below the floor. A segment of none is not copied: the collector would have deleted it.
+ *        P2  the header, then runs of needed granules: by reflink where the env and the file system have
+ *            it, else through a buffer. What is not needed is a hole in the copy. Each file is synced.
+ *        P3  the end: the block that holds it is filled up with a PAD, so that the copy ends on a block
+ *            boundary as a log that was closed does; nothing lies behind it.
  * INVARIANTS
- *   I1 the floor is the replay start of a snapshot that is pinned: what is not dead below it stays where it is until
- *      the copy is done (collect.c I1 with that floor). What is dead below it may be given back meanwhile: P2 does
- *      not read it.
- *   I2 the end is stable: blocks up to it are written and, as a block is written once (flusher.c I2), do not change
- *      any more. It is a reservation's boundary, so it is in no batch.
- *   I3 a death that is charged after P1 looked is not below the floor: its granule is copied in vain, no more.
+ *   I1 the floor is the replay start of a snapshot that is pinned: what is not dead below it stays where it
+ *      is until the copy is done (collect.c I1 with that floor). What is dead below it may be given back
+ *      meanwhile: P2 does not read it.
+ *   I2 the end is stable: blocks up to it are written and, as a block is written once (flusher.c I2), do
+ *      not change any more. It is a reservation's boundary, so it is in no batch.
+ *   I3 a death that is charged after P1 looked is not below the floor: its granule is copied in vain, no
+ *      more.
  *   I4 the header of the segment that begins at the end is copied: it may be the only link over a jump.
- * LIFETIME  one call. A segment is pinned while it is copied, so its file can be read even if it is deleted.
+ * LIFETIME  one call. A segment is pinned while it is copied, so its file can be read even if it is
+ *           deleted.
  * PROGRESS  files_lock for short; nobody waits for it.
  * FAILURE   returned with the file's name; nothing of the log changes. What was made stays for the caller.
- * NOT HERE  pinning the floor, snapshot files, the destination's directory (pagecache/backup.c).   REFS ioctl_ficlonerange(2).
+ * NOT HERE  pinning the floor, snapshot files, the destination's directory (pagecache/backup.c).   REFS
+ *           ioctl_ficlonerange(2).
  */
 #include "log/log_private.h"
 

@@ -1,27 +1,30 @@
 /*
  * backup.c - copy a directory that is in use into one of its own, as of one position of the log.
  *
- * STEPS  B1  the newest snapshot (a fresh one, if it can be had) is pinned, with the log from its replay start S on
- *            and all that it refers to (checkpoint.c I4): nothing that died at or after S is given back
+ * STEPS  B1  the newest snapshot (a fresh one, if it can be had) is pinned, with the log from its replay
+ *            start S on and all that it refers to (checkpoint.c I4): nothing that died at or after S is
+ *            given back
  *        B2  E := where the log is stable, after everything that was in it at the call has become so
- *        B3  the destination is made, or is there and empty; locked; a file BACKUP_INCOMPLETE in it is durable before
- *            anything else
+ *        B3  the destination is made, or is there and empty; locked; a file BACKUP_INCOMPLETE in it is
+ *            durable before anything else
  *        B4  segment files (log/copy.c), the snapshot's file, then the manifest, each synced
  *        B5  BACKUP_INCOMPLETE is removed, durably
  * INVARIANTS
- *   I1 the copy holds the effects of the log up to E, no more and no less: the snapshot and the replay from S to E.
- *      Whatever was stable, or had returned, before the call lies below E.
- *   I2 from B3 to B5 the destination cannot be opened. Before B3 it is empty, after B5 it is whole: a crash leaves
- *      one of the three.
- *   I3 nothing of the source changes but by the snapshot of B1; it is only read. Where blocks are shared (reflink)
- *      the file system keeps writes to one from the other. Hard links would not do: punching changes the file.
- * THE COPY  is as if it had been closed at E: no open mark, the log padded to a block boundary, one generation, whose
- *   stable position is E. So opening it writes nothing, no position is jumped over, and every bit that is missing
- *   from it is damage, never a torn tail. It keeps the uuid, which stands in every segment's header; from E on it is
- *   a history of its own, in which versions count on from E as they do in the source.
+ *   I1 the copy holds the effects of the log up to E, no more and no less: the snapshot and the replay from
+ *      S to E. Whatever was stable, or had returned, before the call lies below E.
+ *   I2 from B3 to B5 the destination cannot be opened. Before B3 it is empty, after B5 it is whole: a crash
+ *      leaves one of the three.
+ *   I3 nothing of the source changes but by the snapshot of B1; it is only read. Where blocks are shared
+ *      (reflink) the file system keeps writes to one from the other. Hard links would not do: punching
+ *      changes the file.
+ * THE COPY  is as if it had been closed at E: no open mark, the log padded to a block boundary, one
+ *   generation, whose stable position is E. So opening it writes nothing, no position is jumped over, and
+ *   every bit that is missing from it is damage, never a torn tail. It keeps the uuid, which stands in
+ *   every segment's header; from E on it is a history of its own, in which versions count on from E as they
+ *   do in the source.
  * LIFETIME  one backup of a cache at a time (the pin).
- * PROGRESS  waits for one flush, and for nobody else; updates and reads go on. What the pin keeps on disk grows with
- *   what is written meanwhile (pinned_bytes).
+ * PROGRESS  waits for one flush, and for nobody else; updates and reads go on. What the pin keeps on disk
+ *   grows with what is written meanwhile (pinned_bytes).
  * FAILURE   told with the file; the pin is taken back; the destination stays incomplete, and says so.
  * NOT HERE  which bytes of the log (log/copy.c).   REFS none.
  */
@@ -127,8 +130,8 @@ file_is_there(const scree_env *env, const char *dir, const char *name)
     return file >= 0;
 }
 
-/* Neither dir nor what is above it is a scree directory. Its files are known by exact names, but nobody should
-   have to tell them from a stranger's; and a copy that goes with its original is none. */
+/* Neither dir nor what is above it is a scree directory. Its files are known by exact names, but nobody
+   should have to tell them from a stranger's; and a copy that goes with its original is none. */
 static int
 above_check(struct backup *b, const char *dir)
 {

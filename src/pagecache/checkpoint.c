@@ -19,8 +19,8 @@
  *      by then.
  *   I3 dead bytes go only when their death is below the S of the oldest generation that could be
  *      loaded, and after a grace period: no reader of an old slot word still wants them (C6).
- *   I4 a generation that is pinned (by a backup; the newest when it was pinned, one at a time) is retained beside
- *      those of the manifest: its file is not deleted, and its S bounds I3 as theirs do.
+ *   I4 a generation that is pinned (by a backup; the newest when it was pinned, one at a time) is retained
+ *      beside those of the manifest: its file is not deleted, and its S bounds I3 as theirs do.
  * LIFETIME checkpoint_mutex: one at a time. A leaf's entries are copied out inside a read section
  *   and written outside of it.
  * PROGRESS off the writers' threads; writers never wait for it. C1 waits for writers that are

@@ -633,8 +633,8 @@ int scree__checkpoint_drop_older(scree_cache *cache);
 void scree__manifest_set(scree_cache *cache, const struct scree__manifest *m);
 /* The replay start of the oldest generation, or of the one pinned: what died below it may go. */
 uint64_t scree__checkpoint_floor(scree_cache *cache);
-/* The newest generation, its file and all of the log that it needs stay until it is unpinned. All zero if there is
-   none: all of the log stays. BUSY: something is pinned. */
+/* The newest generation, its file and all of the log that it needs stay until it is unpinned. All zero if there
+   is none: all of the log stays. BUSY: something is pinned. */
 int scree__snapshot_pin(scree_cache *cache, struct scree__generation *pin_out);
 void scree__snapshot_unpin(scree_cache *cache);
 /* Bytes of log that the pin alone keeps from being given back. */

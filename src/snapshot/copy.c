@@ -1,8 +1,9 @@
 /*
  * copy.c - copy the file of a generation into another directory.
  *
- * No atomics. The file is as it was published: its name, its bytes. What it should be stands in the manifest that
- * names it, so whoever opens the copy finds damage (loader.c); here only its length is looked at.
+ * No atomics. The file is as it was published: its name, its bytes. What it should be stands in the
+ * manifest that names it, so whoever opens the copy finds damage (loader.c); here only its length is looked
+ * at.
  * FAILURE   returned with the file's name; what was made stays for the caller.
  * NOT HERE  keeping the file from being deleted meanwhile (manifest.c, keep_from).
  */

@@ -1,23 +1,26 @@
 /*
- * crash_backup.c - backups of a directory that is being written to as fast as it goes: whole, cut short, refused.
+ * crash_backup.c - backups of a directory that is being written to as fast as it goes: whole, cut short,
+ * refused.
  *
- * GOAL      a backup taken under load opens as a clean directory with a prefix of the log in which is everything
- *           that had returned before the call; a process killed, or a destination that fails, at any I/O call of it
- *           leaves a whole copy, or one that is refused; the source is as if nothing had been.
- * METHOD    threads put, append and commit batches on pages of their own, with small segments, snapshots after
- *           every few KiB, cleaning and collecting, so that much dies while the copy is made. Each operation writes
- *           its number, and how far the next thread had come. Then: backups one after the other, fast and slow, by
- *           copying and by reflink (made believe); and, in children that begin with the same directory, backups
- *           killed at the n-th call, and backups whose n-th change of the destination fails.
- * ORACLE    what a thread's pages hold after k of its operations is a function of k: a directory must hold just that
- *           for some k of each thread, not below what had returned (copy) or was stable (source), and no thread may
- *           know of an operation of another one that is not there.
+ * GOAL      a backup taken under load opens as a clean directory with a prefix of the log in which is
+ *           everything that had returned before the call; a process killed, or a destination that fails, at
+ *           any I/O call of it leaves a whole copy, or one that is refused; the source is as if nothing had
+ *           been.
+ * METHOD    threads put, append and commit batches on pages of their own, with small segments, snapshots
+ *           after every few KiB, cleaning and collecting, so that much dies while the copy is made. Each
+ *           operation writes its number, and how far the next thread had come. Then: backups one after the
+ *           other, fast and slow, by copying and by reflink (made believe); and, in children that begin
+ *           with the same directory, backups killed at the n-th call, and backups whose n-th change of the
+ *           destination fails.
+ * ORACLE    what a thread's pages hold after k of its operations is a function of k: a directory must hold
+ *           just that for some k of each thread, not below what had returned (copy) or was stable (source),
+ *           and no thread may know of an operation of another one that is not there.
  * NOT HERE  power cuts: that everything is synced in time is checked call by call (track_env.h).
  *
  * crash_backup [seed] [seconds of backups] [runs of each kind that are cut short, about]
  *
- * WORD   shared->done: a thread's operations that returned, store release, load acquire.   stable: the same.   stop:
- *        store relaxed, load relaxed.
+ * WORD   shared->done: a thread's operations that returned, store release, load acquire.   stable: the
+ *        same.   stop: store relaxed, load relaxed.
  * EDGES  those.   LIFETIME  shared memory of the run.   PROGRESS  alarms.   FAILURE  is the matter.
  */
 #include "support/kit.h"

@@ -1,9 +1,9 @@
 /*
  * track_env.c - see track_env.h.
  *
- * WORD   calls, changes, clones, unsynced: counters, fetch_add relaxed.   watched, dirty: of a file number, stored by
- *        the thread that opens or writes it, relaxed: a file below the directory is one thread's.   names_dirty: the
- *        same.
+ * WORD   calls, changes, clones, unsynced: counters, fetch_add relaxed.   watched, dirty: of a file number,
+ *        stored by the thread that opens or writes it, relaxed: a file below the directory is one thread's.
+ *          names_dirty: the same.
  * EDGES  none: figures.   INVARIANTS  the plan changes only while nobody copies.   LIFETIME  static.
  * PROGRESS  wait-free.   FAILURE  is what it is for.   NOT HERE  power cuts.
  */

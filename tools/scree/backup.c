@@ -1,8 +1,8 @@
 /*
  * backup.c - `scree backup SRC DST`: copy a directory into one that opens as it does.
  *
- * SRC is opened read-only: it may have been closed or have crashed, and others may be reading it. A program that has
- * it open for writing makes the backup itself, by scree_backup.
+ * SRC is opened read-only: it may have been closed or have crashed, and others may be reading it. A program
+ * that has it open for writing makes the backup itself, by scree_backup.
  */
 #include "tool.h"
 
