@@ -308,6 +308,24 @@ SCREE_API SCREE_CHECKED int scree_open(const char *dir, const scree_options *opt
  */
 SCREE_API int scree_close(scree_cache *cache);
 
+/*
+ * Around fork(2), in the thread that forks, once for each open cache: scree_prefork before, one of the others
+ * after.
+ *
+ * A cache stays the parent's: in the child every call on it returns FORKED, scree_stable_lsn 0, and those
+ * without a result do nothing; scree_close frees nothing. That is so without these hooks too. With them the
+ * child may open other directories (not if the thread had a read guard open); without them scree_open there is
+ * FORKED, until it execs. The parent goes on undisturbed, and may close and open again while the child lives
+ * (with an env of your own the child's copy of its lock goes with the child).
+ *
+ * Threads  not from a callback; between them call nothing else of scree. scree_prefork waits for a grace period
+ *          that is under way, so for guards of other threads. They call liburcu-bp's own fork hooks: do not do
+ *          so too.
+ */
+SCREE_API void scree_prefork(scree_cache *cache);
+SCREE_API void scree_postfork_parent(scree_cache *cache);
+SCREE_API void scree_postfork_child(scree_cache *cache);
+
 /* Open a read guard in this thread: borrowed bytes live until it is left. Nestable; never blocks. A
    guard held for long keeps memory from being reused. */
 SCREE_API void scree_read_enter(scree_cache *cache);

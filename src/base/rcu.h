@@ -81,4 +81,25 @@ scree__rcu_wait(void)
     SCREE__GP_AFTER();
 }
 
+/* Around fork(2), in a thread outside of any section; the first waits for a grace period under way. After the
+   third the child may use sections. */
+static inline void
+scree__rcu_before_fork(void)
+{
+    SCREE_ASSERT(!scree__rcu_inside());
+    urcu_bp_before_fork();
+}
+
+static inline void
+scree__rcu_after_fork_parent(void)
+{
+    urcu_bp_after_fork_parent();
+}
+
+static inline void
+scree__rcu_after_fork_child(void)
+{
+    urcu_bp_after_fork_child();
+}
+
 #endif

@@ -362,6 +362,8 @@ scree_open(const char *dir, const scree_options *options, scree_cache **cache_ou
     if (rc == 0 && scree__rcu_inside())
         rc = scree__fail(SCREE_E_BUSY,
                          "scree_open: this thread is in a read section; leave it first");
+    if (rc == 0)
+        rc = scree__fork_watch();
     if (rc != 0)
         return rc;
     rc = cache_new(dir, &o, &cache);
@@ -420,11 +422,10 @@ close_directory(scree_cache *cache)
 int
 scree_close(scree_cache *cache)
 {
-    int rc, log_rc;
+    int rc = scree__check_cache(cache, "scree_close"), log_rc;
 
-    if (cache == NULL)
-        return scree__fail(SCREE_E_INVALID, "scree_close: cache is NULL");
-    rc = scree__context_guards_check(cache);
+    if (rc == 0)
+        rc = scree__context_guards_check(cache);
     if (rc == 0 && atomic_load_explicit(&cache->batches_open, memory_order_acquire) != 0)
         rc = scree__fail(SCREE_E_BUSY, "scree_close: a batch is open; commit or abort it first");
     if (rc == 0 && scree__rcu_inside())
@@ -447,6 +448,22 @@ scree_close(scree_cache *cache)
 
 /* ---- calls about the whole cache ------------------------------------------------------------- */
 
+static int
+forked(const char *call)
+{
+    return scree__fail(SCREE_E_FORKED,
+                       "%s: this cache was open when this process was forked; it is the parent's",
+                       call);
+}
+
+int
+scree__check_cache(const scree_cache *cache, const char *call)
+{
+    if (cache == NULL)
+        return scree__fail(SCREE_E_INVALID, "%s: cache is NULL", call);
+    return scree__forked(cache) ? forked(call) : 0;
+}
+
 int
 scree__enter_call(scree_cache *cache, struct scree__context **ctx_out)
 {
@@ -454,6 +471,8 @@ scree__enter_call(scree_cache *cache, struct scree__context **ctx_out)
     if (cache == NULL)
         return scree__fail(SCREE_E_INVALID, "the cache is NULL");
     *ctx_out = scree__context(cache);
+    if (*ctx_out == NULL && scree__forked(cache))
+        return forked("scree");
     return *ctx_out != NULL ? 0
                             : scree__fail(SCREE_E_NO_MEMORY, "no memory for this thread's context");
 }
@@ -529,15 +548,15 @@ scree_flush(scree_cache *cache, scree_lsn *stable_out)
 scree_lsn
 scree_stable_lsn(const scree_cache *cache)
 {
-    return cache == NULL ? 0 : scree__log_stable(cache->log);
+    return cache == NULL || scree__forked(cache) ? 0 : scree__log_stable(cache->log);
 }
 
 int
 scree_health(const scree_cache *cache)
 {
-    if (cache == NULL)
-        return scree__fail(SCREE_E_INVALID, "scree_health: cache is NULL");
-    return scree__log_health(cache->log);
+    int rc = scree__check_cache(cache, "scree_health");
+
+    return rc != 0 ? rc : scree__log_health(cache->log);
 }
 
 int
@@ -546,6 +565,8 @@ scree_recovery(const scree_cache *cache, scree_recovery_info *info_out)
     if (cache == NULL || info_out == NULL || info_out->size < sizeof info_out->size)
         return scree__fail(SCREE_E_INVALID,
                            "scree_recovery: cache and info_out, with its size set, are required");
+    if (scree__forked(cache))
+        return forked("scree_recovery");
     size_t size = info_out->size;
 
     memset(info_out, 0, size);
@@ -562,6 +583,8 @@ scree_recovery_state(const scree_cache *cache, scree_slice *state_out)
     if (cache == NULL || state_out == NULL)
         return scree__fail(SCREE_E_INVALID,
                            "scree_recovery_state: cache and state_out are required");
+    if (scree__forked(cache))
+        return forked("scree_recovery_state");
     *state_out = (scree_slice){cache->recovery_state, cache->recovery_state_len};
     return 0;
 }

@@ -45,6 +45,35 @@ static pthread_key_t registry_key;
 static pthread_once_t registry_once = PTHREAD_ONCE_INIT;
 static int registry_key_error;
 
+void
+scree__registry_lock(void)
+{
+    pthread_mutex_lock(&registry_mutex);
+}
+
+void
+scree__registry_unlock(void)
+{
+    pthread_mutex_unlock(&registry_mutex);
+}
+
+bool
+scree__registry_disown(void)
+{
+    bool any = registry != NULL;
+
+    for (scree_cache *c = registry; c != NULL; c = c->open_next) {
+        c->serial = SCREE__SERIAL_FORKED;
+        /* Else the directory stays locked as long as this process lives. An env of the user's may have locks of
+           its own, held by threads that are not here. */
+        if (c->env->close == scree_env_posix()->close)
+            (void)c->env->close(c->env->ctx, c->lock_file);
+        c->lock_file = -1;
+    }
+    registry = NULL;
+    return any;
+}
+
 static scree_cache *
 registry_find(uint64_t serial)
 {
@@ -159,6 +188,8 @@ scree__context_slow(scree_cache *cache)
     struct scree__context *ctx = NULL;
     struct thread_contexts *t = thread_contexts;
 
+    if (scree__forked(cache))
+        return NULL;
     for (size_t i = 0; t != NULL && i < t->n; i++)
         if (t->entry[i].serial == cache->serial)
             ctx = t->entry[i].ctx;

@@ -201,7 +201,8 @@ struct scree__generator {
 /* ---- the cache ------------------------------------------------------------------------------- */
 
 struct scree_cache {
-    uint64_t serial; /* unique in this process, never reused: a stale thread-local cannot match */
+    uint64_t serial; /* unique in this process, never reused: a stale thread-local cannot match.
+                        SCREE__SERIAL_FORKED: fork.c */
     scree_cache *open_next; /* under the registry lock of context.c */
     struct scree__radix radix;
     struct scree__log *log;
@@ -315,7 +316,23 @@ struct scree__freed_id {
     uint64_t lsn;
 };
 
+/* fork.c */
+#define SCREE__SERIAL_FORKED UINT64_MAX /* of no thread's context */
+/* Open in the parent of this process; of no use here. */
+static inline bool
+scree__forked(const scree_cache *cache)
+{
+    return cache->serial == SCREE__SERIAL_FORKED;
+}
+/* From now on forks are seen. FORKED: this process may not open a cache. */
+int scree__fork_watch(void);
+
 /* context.c */
+/* Open caches are not looked for, neither come nor go. */
+void scree__registry_lock(void);
+void scree__registry_unlock(void);
+/* In a forked child, under that lock: all of them are marked. Whether there was any. */
+bool scree__registry_disown(void);
 struct scree__context *scree__context_slow(scree_cache *cache);
 void scree__context_publish_cache(scree_cache *cache);
 int scree__context_guards_check(scree_cache *cache); /* BUSY if a guard is open in any thread */
@@ -706,6 +723,8 @@ void scree__event(scree_cache *cache, int kind, int code, uint64_t lsn, uint64_t
                   const char *text);
 /* GUARD_HELD */
 void scree__event_guard(scree_cache *cache, uint64_t bytes, uint64_t age_ms, const char *text);
+/* INVALID for NULL, FORKED in a forked child. For calls that need no context. */
+int scree__check_cache(const scree_cache *cache, const char *call);
 /* What every public call starts with: argument checks and this thread's context. */
 int scree__enter_call(scree_cache *cache, struct scree__context **ctx_out);
 int scree__check_health(const scree_cache *cache); /* POISONED, with the detail */

@@ -81,6 +81,10 @@ scree_stats_get(scree_cache *cache, scree_stats *stats_out)
     if (cache == NULL || stats_out == NULL || stats_out->size < sizeof stats_out->size)
         return scree__fail(SCREE_E_INVALID,
                            "scree_stats_get: cache and stats_out, with its size set, are required");
+    int rc = scree__check_cache(cache, "scree_stats_get");
+
+    if (rc != 0)
+        return rc;
     size = stats_out->size;
     stats_fill(cache, &s);
     memset(stats_out, 0, size);
@@ -215,8 +219,13 @@ visit_rest(scree_cache *cache, const struct visit *v)
 int
 scree_segments_each(scree_cache *cache, scree_segment_fn visit, void *ctx)
 {
+    int rc;
+
     if (cache == NULL || visit == NULL)
         return scree__fail(SCREE_E_INVALID, "scree_segments_each: cache and visit are required");
+    rc = scree__check_cache(cache, "scree_segments_each");
+    if (rc != 0)
+        return rc;
     return scree__log_segments_each(cache->log, visit, ctx);
 }
 
@@ -229,6 +238,9 @@ scree_stats_each(scree_cache *cache, scree_stat_fn visit, void *ctx)
 
     if (cache == NULL || visit == NULL)
         return scree__fail(SCREE_E_INVALID, "scree_stats_each: cache and visit are required");
+    rc = scree__check_cache(cache, "scree_stats_each");
+    if (rc != 0)
+        return rc;
     stats_fill(cache, &s);
     rc = visit_fields(&s, &v);
     if (rc == 0)
