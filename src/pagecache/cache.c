@@ -359,11 +359,11 @@ scree_open(const char *dir, const scree_options *options, scree_cache **cache_ou
         *cache_out = NULL;
     if (rc == 0 && (dir == NULL || dir[0] == '\0' || cache_out == NULL))
         rc = scree__fail(SCREE_E_INVALID, "scree_open: dir and cache_out are required");
+    if (rc == 0)
+        rc = scree__fork_watch();
     if (rc == 0 && scree__rcu_inside())
         rc = scree__fail(SCREE_E_BUSY,
                          "scree_open: this thread is in a read section; leave it first");
-    if (rc == 0)
-        rc = scree__fork_watch();
     if (rc != 0)
         return rc;
     rc = cache_new(dir, &o, &cache);

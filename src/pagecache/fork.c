@@ -12,7 +12,7 @@
  *            the registry is empty and unlocked
  *        scree_prefork ... scree_postfork_* around fork do F1 earlier, and have liburcu prepared in
  *        between: only then may the child open directories of its own.
- * WORDS  hooks: this thread is between scree_prefork and scree_postfork_*; for several caches, how deep.  
+ * WORDS  hooks: this thread is between scree_prefork and scree_postfork_*; for several caches, how deep.
  *        prepared: liburcu is.   orphan: this process was forked with caches open and liburcu not prepared.
  *        All plain: the first two are the thread's own, the last is set while there is but one thread.
  * EDGES  none of its own (context.c's registry_mutex).
