@@ -915,14 +915,17 @@ Test(contract_directory, an_open_from_another_process_is_locked_and_the_holder_n
     pid_t child;
 
     snprintf(holder, sizeof(holder), "%ld", (long)getpid());
+    scree_prefork(cache);
     child = fork();
     if (child == 0) {
         scree_cache *second = NULL;
 
+        scree_postfork_child(cache);
         if (scree_open(dir, &options, &second) != SCREE_E_LOCKED)
             _exit(1);
         _exit(strstr(scree_error_detail(), holder) != NULL ? 0 : 2);
     }
+    scree_postfork_parent(cache);
     cr_assert(waitpid(child, &status, 0) == child);
     cr_assert(status == 0, "status %x: 1 in its second byte: not LOCKED; 2: holder not named",
               status);
