@@ -139,7 +139,7 @@ typedef struct scree_materializer {
        handed back by scree_recovery_state after open. Runs on one thread at a time. */
     int (*recover)(void *ctx, scree_page_id id, scree_slice frag, scree_slice state,
                    scree_out *out);
-    /* Optional: is this merged page well-formed? */
+    /* Optional, for scree_verify: is this merged page well-formed? Not asked of a page never written. */
     int (*check)(void *ctx, scree_page_id id, scree_slice page);
     /* Optional: a merged page in words, for dump tools. */
     int (*describe)(void *ctx, scree_page_id id, scree_slice page, scree_out *text);
@@ -491,6 +491,76 @@ SCREE_API SCREE_CHECKED int scree_snapshot(scree_cache *cache, scree_lsn *lsn_ou
  * Errors   INVALID, READ_ONLY, POISONED, NO_SPACE (also: all 2^64 are used up); no id is lost by them.
  */
 SCREE_API SCREE_CHECKED int scree_id_next(scree_cache *cache, uint64_t *id_out);
+
+/* ---- damaged directories ---------------------------------------------------------------------- */
+
+enum scree_finding_severity {
+    SCREE_FINDING_DAMAGE = 1, /* bytes are not what they were */
+    SCREE_FINDING_LOST = 2, /* what a page (or the recovery state) holds can no longer be proved */
+    SCREE_FINDING_NOTE = 3  /* worth knowing; nothing is wrong by itself */
+};
+
+/* One thing found. Pointers are borrowed for the call. */
+typedef struct scree_finding {
+    size_t size;
+    int severity;         /* enum scree_finding_severity */
+    int code;             /* SCREE_E_CORRUPT, SCREE_E_MERGE, -errno; of a note: 0 */
+    const char *file;     /* name within the directory; NULL: none */
+    uint64_t offset;      /* in the file */
+    scree_lsn lsn;        /* 0: it is not about the log */
+    scree_page_id page;   /* 0: it is not about one page, or that is not known */
+    const char *text;     /* one sentence */
+    const char *expected; /* short; may be NULL, as found */
+    const char *found;
+    uint64_t
+        bytes; /* so many, from there on, are concerned; 0: not known. They may go on in the next file */
+} scree_finding;
+/* Non-zero ends the call with CANCELED. */
+typedef int (*scree_finding_fn)(void *ctx, const scree_finding *finding);
+
+/*
+ * Read and check everything in dir, and write nothing: every manifest, both generations of snapshots,
+ * headers of segments, the log from the older generation's replay start on, and every page: its
+ * records, what they merge to (merge), and whether the result is well-formed (check). It goes on after
+ * a finding wherever it can. Bytes that nothing refers to any more, or that were never written, are not
+ * looked at: what they should be is not known.
+ *
+ * options   as for scree_open; flags do not matter. materializer may be NULL: pages are read and not
+ *           merged.
+ * finding, progress  may be NULL; called on this thread, with ctx. progress: what is "snapshots" or
+ *           "log", in bytes, or "pages".
+ * Locks     shared: others may verify or read meanwhile, nobody writes.
+ * Memory    that of the page table, one page, and a few MiB.
+ * Returns   0: clean, but for notes. CORRUPT: there were findings. Others: it could not be done:
+ *           LOCKED, FORMAT, MATERIALIZER, -ENOENT, INVALID, CANCELED, NO_MEMORY, -errno.
+ */
+SCREE_API SCREE_CHECKED int scree_verify(const char *dir, const scree_options *options,
+                                         scree_finding_fn finding, scree_progress_fn progress,
+                                         void *ctx);
+
+/*
+ * Copy what can still be proved of src, as damaged as it may be, into the new directory dst; tell what
+ * cannot. src is not written to, and may be on a read-only file system.
+ *
+ * A page is copied, under its id, with its base and fragments as they are, if all its records are whole
+ * and none can be missing between them: a fragment behind a stretch of the log that cannot be read may
+ * follow another one that is lost; such a page is LOST until it is set as a whole again. A page whose
+ * newest record lies before such a stretch is copied as it was then; a note tells of each stretch. Of a
+ * batch that is damaged what is whole counts. Versions in dst are new ones. The recovery state is taken
+ * over, folded on as far as nothing is missing. Without any snapshot that loads, pages come from the
+ * log alone: those freed long ago may be back.
+ *
+ * dst       must not be there, or be empty, and not lie in src (INVALID).
+ * options   as for scree_open; of dst. materializer may be NULL if a manifest can be read: the name is
+ *           taken from it.
+ * finding, progress, Locks, Memory  as for scree_verify, and cache_bytes.
+ * Durable   dst is closed, and durable, on 0 and CORRUPT; after other errors delete it.
+ * Returns   0: all that src held is in dst. CORRUPT: there were findings, and the rest is in dst. Others:
+ *           as scree_verify, and those of scree_open and scree_close of dst.
+ */
+SCREE_API SCREE_CHECKED int scree_salvage(const char *src, const char *dst,
+                                          const scree_options *options, scree_finding_fn finding,
+                                          scree_progress_fn progress, void *ctx);
 
 /* ---- looking in ------------------------------------------------------------------------------ */
 

@@ -80,7 +80,9 @@ struct scree__log_options {
     int io_mode;
     bool read_only;
     bool no_punch; /* as if holes could not be punched */
-    void *ctx;     /* for the callbacks below; any may be NULL */
+    bool
+        survey; /* damage is looked for: a stranger's segment file is left out, not refused (survey.c) */
+    void *ctx; /* for the callbacks below; any may be NULL */
     void (*on_event)(void *ctx, int event_kind, int code, uint64_t lsn, uint64_t bytes,
                      const char *text);
     /* More room was taken on disk, or (full) could not be. On a full disk the answer counts: true: room is
@@ -328,6 +330,39 @@ void scree__log_stats(struct scree__log *log, struct scree__log_stats *stats_out
 /* Owned by the log; flush: one write; sync: one sync. */
 const struct scree__histogram *scree__log_histogram_flush(const struct scree__log *log);
 const struct scree__histogram *scree__log_histogram_sync(const struct scree__log *log);
+
+/* ---- damaged logs (survey.c) ----------------------------------------------------------------- */
+
+/* Bytes of the log, or (end 0) a file of it, that are not what they were. */
+struct scree__log_trouble {
+    const char *file; /* name in the directory; borrowed for the call, as the texts */
+    uint64_t offset;
+    uint64_t lsn, end; /* what cannot be read: up to the next record that can */
+    bool harmless;     /* no record of a page was in it: that can be proved */
+    bool hole;         /* given back, as it seems: a stretch of zeros, or no file */
+    const char *text, *expected, *found;
+};
+typedef int (*scree__log_trouble_fn)(void *ctx, const struct scree__log_trouble *trouble);
+/*
+ * As scree__log_scan, but goes on behind what is damaged, at the next record whose checksum, which has its lsn
+ * in it, is right; each such stretch is told where it lies between the records visited. Records of a batch
+ * that is not whole are visited if it lies before the end of the log: it was. `unknown_start`: `from` need not
+ * be a record's. A non-zero result of visit or trouble ends it and is returned; else the result is 0, or the
+ * error that kept it from going on.
+ */
+int scree__log_survey(struct scree__log *log, uint64_t from, uint64_t known_stable,
+                      bool unknown_start, scree__log_visit visit, scree__log_trouble_fn trouble,
+                      void *ctx, struct scree__log_scan_result *result_out);
+/* The files themselves: the open mark, headers of segments that begin below `end`, strangers. */
+int scree__log_survey_files(struct scree__log *log, uint64_t end, scree__log_trouble_fn trouble,
+                            void *ctx);
+/* What a directory was made with, out of the first segment header that verifies. -ENOENT: there is none. */
+int scree__log_identify(const scree_env *env, const char *dir, uint8_t uuid_out[16],
+                        uint64_t *segment_bytes_out);
+/* Is this exactly the name of a file of the log? The number of a segment; 0 for others. */
+bool scree__log_name_parse(const char *name, uint64_t *number_out);
+/* Behind the last byte of the last segment; 0: no segment. */
+uint64_t scree__log_last_byte(struct scree__log *log);
 
 /* Name of the segment file that holds lsn, and its offset there: for error texts. */
 void scree__log_locate(const struct scree__log *log, uint64_t lsn, char *name, size_t name_cap,

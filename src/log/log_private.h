@@ -31,6 +31,7 @@
 #define LOG_UNSYNCED_RINGS 8u    /* written but not synced: at most this many rings */
 #define LOG_FILES_OPEN_MAX 128u  /* segment files held open at a time, tail included */
 #define LOG_NAME_BYTES 32u       /* "segment-" + 16 digits + NUL fits */
+#define LOG_STRANGERS 16u
 #define LOG_MARK_NAME "OPEN"
 #define LOG_SECOND_NS 1000000000ull
 
@@ -90,9 +91,10 @@ struct log_segment {
     uint32_t pins;       /* I/O going on: the file stays open */
     int file;            /* -1: closed */
     bool header_ok;
-    bool damaged; /* something in it cannot be moved: cleaning leaves it alone */
-    bool leaving; /* being unlinked: its file may be gone already */
-    bool gone;    /* out of the table; recycled with the last pin */
+    bool stranger; /* its header names another directory, or another segment; survey only */
+    bool damaged;  /* something in it cannot be moved: cleaning leaves it alone */
+    bool leaving;  /* being unlinked: its file may be gone already */
+    bool gone;     /* out of the table; recycled with the last pin */
 };
 
 #define GRANULE_DEATH_SHIFT 14
@@ -162,6 +164,9 @@ struct scree__log {
     uint64_t start_lsn; /* where this object began to write */
     bool started;
     bool found_clean;
+    uint64_t stranger[LOG_STRANGERS]; /* survey: numbers of files that were left out */
+    uint32_t strangers;               /* how many there are; the first of them are listed */
+    bool found_mark_bad;              /* there is one, and it does not verify */
     uint64_t found_ring_bytes, found_unsynced_bytes; /* of the mark found */
     uint64_t scan_claim; /* single-threaded recovery: what accepted seals say was stable */
 
@@ -272,6 +277,9 @@ void scree__seal_encode(uint8_t *at, uint64_t lsn, uint32_t disk_len, struct log
 enum log_decode scree__record_decode(const uint8_t *at, uint64_t avail, uint64_t lsn,
                                      struct scree__record *r_out);
 struct log_seal scree__seal_of(const struct scree__record *r);
+/* Was there a seal at lsn, though it does not verify: does its header, or its footer, say so? Where it ended.
+   avail: bytes that are there. */
+bool scree__seal_trace(const uint8_t *at, uint64_t avail, uint64_t lsn, uint64_t *end_out);
 /* Do the last bytes of a block say that a seal ends there? `block_end` is just behind them. */
 bool scree__seal_footer(const uint8_t *block_end, uint64_t end_lsn, uint64_t *seal_lsn_out);
 uint64_t scree__log_hash(const void *data, size_t len);
@@ -338,6 +346,11 @@ void scree__log_event(const struct scree__log *log, int kind, int code, uint64_t
 /* ---- segment.c ------------------------------------------------------------------------------- */
 
 int scree__segment_load(struct scree__log *log);
+/* Segment numbers are read from names of exactly our pattern. */
+bool scree__segment_name_parse(const char *name, uint64_t *number_out);
+/* What a header says of its directory, if it verifies. */
+bool scree__segment_header_identity(const uint8_t *at, size_t len, uint8_t uuid_out[16],
+                                    uint64_t *segment_bytes_out);
 void scree__segment_destroy(struct scree__log *log);
 void scree__segment_name(uint64_t number, char name[LOG_NAME_BYTES]);
 /* Lock-free; NULL if there is none. The result may be used while the caller knows that it stays. */

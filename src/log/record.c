@@ -263,6 +263,27 @@ scree__seal_footer(const uint8_t *block_end, uint64_t end_lsn, uint64_t *seal_ls
     return true;
 }
 
+bool
+scree__seal_trace(const uint8_t *at, uint64_t avail, uint64_t lsn, uint64_t *end_out)
+{
+    const uint8_t *body = at + RECORD_HEADER_BYTES;
+    uint64_t first = scree__round_up(lsn + SEAL_BYTES_MIN, SCREE_BLOCK), footer_lsn;
+
+    for (uint64_t end = first; end < lsn + SCREE_BLOCK + SEAL_BYTES_MIN; end += SCREE_BLOCK) {
+        uint64_t word = (end - lsn - RECORD_HEADER_BYTES) | (uint64_t)SCREE__RECORD_SEAL << 32;
+
+        *end_out = end;
+        if (end - lsn > avail)
+            return false;
+        if (scree__seal_footer(at + (end - lsn), end, &footer_lsn) && footer_lsn == lsn)
+            return true;
+        if (header_checksum(XXH3_64bits(body, SEAL_BODY_BYTES), 0, word, lsn, 0) ==
+            scree__get_u64(at))
+            return true;
+    }
+    return false;
+}
+
 struct log_seal
 scree__seal_of(const struct scree__record *r)
 {

@@ -47,6 +47,7 @@ mark_decode(struct scree__log *log, const uint8_t *at, size_t len)
     /* What an unreadable mark stands for. */
     log->found_ring_bytes = LOG_RING_BYTES_MAX;
     log->found_unsynced_bytes = LOG_RING_BYTES_MAX * LOG_UNSYNCED_RINGS;
+    log->found_mark_bad = true;
     uint32_t version;
 
     if (len < LOG_STAMP_BYTES || !scree__file_stamp_read(at, MARK_MAGIC, &version))
@@ -64,6 +65,7 @@ mark_decode(struct scree__log *log, const uint8_t *at, size_t len)
         return 0;
     log->found_ring_bytes = ring;
     log->found_unsynced_bytes = unsynced;
+    log->found_mark_bad = false;
     return 0;
 }
 

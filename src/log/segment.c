@@ -57,9 +57,8 @@ scree__segment_name(uint64_t number, char name[LOG_NAME_BYTES])
     (void)snprintf(name, LOG_NAME_BYTES, SEGMENT_PREFIX "%016llx", (unsigned long long)number);
 }
 
-/* Exactly our names, else it is a stranger's file. */
-static bool
-name_parse(const struct scree__log *log, const char *name, uint64_t *number_out)
+bool
+scree__segment_name_parse(const char *name, uint64_t *number_out)
 {
     size_t prefix = sizeof SEGMENT_PREFIX - 1;
     uint64_t number = 0;
@@ -77,8 +76,16 @@ name_parse(const struct scree__log *log, const char *name, uint64_t *number_out)
             return false;
     }
     *number_out = number;
+    return number != 0;
+}
+
+/* Exactly our names, else it is a stranger's file. */
+static bool
+name_parse(const struct scree__log *log, const char *name, uint64_t *number_out)
+{
     /* Positions beyond are never written: not by us. */
-    return number != 0 && number < LOG_LSN_MAX / log->segment_bytes;
+    return scree__segment_name_parse(name, number_out) &&
+           *number_out < LOG_LSN_MAX / log->segment_bytes;
 }
 
 static char *
@@ -134,6 +141,12 @@ header_decode(const struct scree__log *log, uint64_t number, const uint8_t *at, 
                            log->options.dir, name, version, SEGMENT_FORMAT);
     if (scree__get_u64(at + 56) != scree__log_hash(at, 56))
         return 0;
+    seg->stranger = log->options.survey && (memcmp(at + 32, log->options.uuid, 16) != 0 ||
+                                            scree__get_u64(at + 16) != number ||
+                                            scree__get_u64(at + 24) != log->segment_bytes ||
+                                            scree__get_u64(at + 48) > number * log->segment_bytes);
+    if (seg->stranger)
+        return 0;
     if (memcmp(at + 32, log->options.uuid, 16) != 0)
         return scree__fail(SCREE_E_CORRUPT, "%s/%s: this segment belongs to another directory",
                            log->options.dir, name);
@@ -147,6 +160,21 @@ header_decode(const struct scree__log *log, uint64_t number, const uint8_t *at, 
     seg->header_ok = true;
     seg->prev_end = scree__get_u64(at + 48);
     return 0;
+}
+
+bool
+scree__segment_header_identity(const uint8_t *at, size_t len, uint8_t uuid_out[16],
+                               uint64_t *segment_bytes_out)
+{
+    uint32_t version;
+
+    if (len < SEGMENT_HEADER_USED || !scree__file_stamp_read(at, SEGMENT_MAGIC, &version) ||
+        version != SEGMENT_FORMAT || scree__get_u64(at + 56) != scree__log_hash(at, 56))
+        return false;
+    memcpy(uuid_out, at + 32, 16);
+    *segment_bytes_out = scree__get_u64(at + 24);
+    return *segment_bytes_out >= LOG_SEGMENT_BYTES_MIN &&
+           *segment_bytes_out <= LOG_SEGMENT_BYTES_MAX && *segment_bytes_out % SCREE_BLOCK == 0;
 }
 
 /* ---- the lock-free table --------------------------------------------------------------------- */
@@ -362,7 +390,7 @@ array_insert(struct scree__log *log, uint64_t number, struct log_segment **seg_o
     seg->file_bytes = seg->disk_bytes = 0;
     seg->pins = 0;
     seg->file = -1;
-    seg->header_ok = seg->damaged = seg->leaving = seg->gone = false;
+    seg->header_ok = seg->damaged = seg->leaving = seg->gone = seg->stranger = false;
     memmove(log->segment + at + 1, log->segment + at,
             (log->segment_n - at) * sizeof log->segment[0]);
     log->segment[at] = seg;
@@ -620,6 +648,24 @@ load_header(struct scree__log *log, struct log_segment *seg, uint8_t *block)
     return rc;
 }
 
+/* A survey goes on without them: their records would verify, but are not of this log. */
+static void
+load_leave_strangers(struct scree__log *log)
+{
+    for (size_t i = log->segment_n; i-- > 0;) {
+        struct log_segment *seg = log->segment[i];
+
+        if (!seg->stranger)
+            continue;
+        if (log->strangers < LOG_STRANGERS)
+            log->stranger[log->strangers] =
+                atomic_load_explicit(&seg->number, memory_order_relaxed); /* alone */
+        log->strangers++;
+        array_erase(log, i);
+        segment_recycle(log, seg);
+    }
+}
+
 int
 scree__segment_load(struct scree__log *log)
 {
@@ -638,6 +684,7 @@ scree__segment_load(struct scree__log *log)
     for (size_t i = 0; i < log->segment_n && rc == 0; i++)
         rc = load_header(log, log->segment[i], block);
     scree__free(block, LOG_HEADER_BYTES);
+    load_leave_strangers(log);
     return rc;
 }
 

@@ -179,7 +179,8 @@ fold_call(const scree_materializer *m, const struct scree__record *r, scree_slic
 }
 
 int
-scree__fold_record(scree_cache *cache, const struct scree__record *r)
+scree__fold_record(const scree_materializer *m, struct scree_out *state,
+                   const struct scree__record *r)
 {
     struct scree_out out;
     uint32_t len;
@@ -197,14 +198,14 @@ scree__fold_record(scree_cache *cache, const struct scree__record *r)
     scree__out_init(&out, SIZE_MAX / 2);
     rc = scree__record_unpack(r, raw, len);
     if (rc == 0)
-        rc = fold_call(&cache->materializer, r, (scree_slice){raw, len}, &cache->fold, &out);
+        rc = fold_call(m, r, (scree_slice){raw, len}, state, &out);
     scree__free(raw, len + 1u);
     if (rc != 1) {
         scree__out_destroy(&out);
         return rc;
     }
-    scree__out_destroy(&cache->fold);
-    cache->fold = out;
+    scree__out_destroy(state);
+    *state = out;
     return 0;
 }
 
@@ -215,7 +216,8 @@ fold_visit(void *arg, const struct scree__record *r)
     uint64_t end = r->lsn + r->disk_len;
     bool in_batch = r->kind == SCREE__RECORD_BATCH ||
                     ((r->flags & SCREE__RECORD_IN_BATCH) != 0 && r->version != end);
-    int rc = r->lsn < cache->fold_lsn ? 0 : scree__fold_record(cache, r);
+    int rc =
+        r->lsn < cache->fold_lsn ? 0 : scree__fold_record(&cache->materializer, &cache->fold, r);
 
     if (rc != 0)
         return rc;

@@ -664,8 +664,9 @@ uint64_t scree__checkpoint_volume(const scree_cache *cache);
 void scree__checkpoint_poke(scree_cache *cache);
 int scree__checkpointer_start(scree_cache *cache);
 void scree__checkpointer_stop(scree_cache *cache);
-/* Hand one record to the recover callback, if it is a user's; cache->fold is the state. */
-int scree__fold_record(scree_cache *cache, const struct scree__record *r);
+/* Hand one record to the recover callback, if it is a user's; state is replaced if it says so. */
+int scree__fold_record(const scree_materializer *m, struct scree_out *state,
+                       const struct scree__record *r);
 
 /* clean.c */
 struct scree__clean_result {
@@ -676,6 +677,10 @@ struct scree__clean_result {
    in a read section. NO_SPACE, POISONED, NO_MEMORY; CANCELED when *stop. */
 int scree__clean(struct scree__context *ctx, const struct scree__log_victim *victims, size_t n,
                  _Atomic uint32_t *stop, struct scree__clean_result *result_out);
+
+/* Files of a directory that hold nothing of it. */
+#define SPARE_NAME "SPARE"
+#define WARNING_NAME "DO_NOT_PUT_YOUR_FILES_HERE"
 
 /* space.c */
 int scree__janitor_start(scree_cache *cache);

@@ -280,7 +280,7 @@ replay_visit(void *arg, const struct scree__record *r)
     if (r->kind > SCREE__RECORD_FREE)
         return 0; /* pads, seals, aborted; the scan gives whole batches only */
     if (cache->materializer.recover != NULL)
-        rc = scree__fold_record(cache, r);
+        rc = scree__fold_record(&cache->materializer, &cache->fold, r);
     if (rc != 0)
         return rc;
     if (r->page == 0)

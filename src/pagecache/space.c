@@ -54,7 +54,6 @@
 #define RECLAIM_IDLE_ROUNDS 4u
 #define RECLAIM_STEP_BYTES ((uint64_t)16 << 20)
 #define SMALL_FILES_BYTES ((uint64_t)32 << 10)
-#define SPARE_NAME "SPARE"
 #define SPARE_BYTES_MIN ((uint64_t)64 << 10)
 #define RECOVERY_BYTES \
     ((uint64_t)64 << 10) /* of spare room left by a crash, for the segment to go on in */

@@ -269,9 +269,9 @@ manifest_read(const scree_env *env, const char *path, unsigned char *bytes, size
 }
 
 /* CORRUPT: this one is of no use, another may be. */
-static int
-manifest_load_one(const scree_env *env, const char *dir, uint64_t number,
-                  struct scree__manifest *m_out)
+int
+scree__manifest_load_one(const scree_env *env, const char *dir, uint64_t number,
+                         struct scree__manifest *m_out)
 {
     unsigned char bytes[MANIFEST_BYTES_MAX + 1];
     char name[SCREE__SNAPSHOT_NAME_BYTES];
@@ -323,7 +323,7 @@ manifest_load_from(const scree_env *env, const char *dir, uint64_t newest,
     if (c.count == 0)
         return scree__fail(-ENOENT, "%s: no manifest: nothing was created here", dir);
     for (unsigned i = 0; i < c.count; i++) {
-        rc = manifest_load_one(env, dir, c.number[i], m_out);
+        rc = scree__manifest_load_one(env, dir, c.number[i], m_out);
         if (rc != SCREE_E_CORRUPT)
             break; /* valid, or I3, or not to be read: no reason to go back in time */
         ++*skipped_out;

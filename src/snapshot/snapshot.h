@@ -52,6 +52,19 @@ struct scree__manifest {
    none is valid. */
 int scree__manifest_load(const scree_env *env, const char *dir, struct scree__manifest *m_out,
                          uint32_t *skipped_out);
+/* This one manifest and no other. CORRUPT: damaged, or not there. */
+int scree__manifest_load_one(const scree_env *env, const char *dir, uint64_t number,
+                             struct scree__manifest *m_out);
+
+enum scree__snapshot_file { SCREE__SNAPSHOT_FILE = 0, SCREE__MANIFEST_FILE = 1 };
+#define SCREE__SNAPSHOT_NAME_BYTES 32u /* of the longest name, with its NUL */
+/* snapshot-<16 hex digits> or manifest-<16 hex digits>, with .tmp if asked for. */
+void scree__snapshot_name(char name_out[SCREE__SNAPSHOT_NAME_BYTES], enum scree__snapshot_file file,
+                          uint64_t number, bool tmp);
+/* Whether this is exactly such a name: whatever else lies in the directory is a stranger's. */
+bool scree__snapshot_name_parse(const char *name, enum scree__snapshot_file *file_out,
+                                uint64_t *number_out, bool *tmp_out);
+
 /* Write m durably as number m->number (tmp, sync, rename, sync dir), then delete manifests older
    than its predecessor and snapshot files that neither names (exact-pattern names only). Kept:
    snapshot files numbered above m's newest, one may be in the making. The predecessor is the

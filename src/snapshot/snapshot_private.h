@@ -188,17 +188,4 @@ const char *scree__snapshot_entry_get(struct scree__snapshot_cursor *c,
 /* After the last entry: whether the block ends where it says. */
 const char *scree__snapshot_cursor_finish(const struct scree__snapshot_cursor *c);
 
-/* ---- manifest.c: names ----------------------------------------------------------------------- */
-
-enum scree__snapshot_file { SCREE__SNAPSHOT_FILE = 0, SCREE__MANIFEST_FILE = 1 };
-
-#define SCREE__SNAPSHOT_NAME_BYTES 32u /* of the longest name, with its NUL */
-
-/* snapshot-<16 hex digits> or manifest-<16 hex digits>, with .tmp if asked for. */
-void scree__snapshot_name(char name_out[SCREE__SNAPSHOT_NAME_BYTES], enum scree__snapshot_file file,
-                          uint64_t number, bool tmp);
-/* Whether this is exactly such a name: whatever else lies in the directory is a stranger's. */
-bool scree__snapshot_name_parse(const char *name, enum scree__snapshot_file *file_out,
-                                uint64_t *number_out, bool *tmp_out);
-
 #endif

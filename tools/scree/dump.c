@@ -39,19 +39,12 @@ dump_parse(int key, char *arg, struct argp_state *state)
         o->json = true;
         return 0;
     case ARGP_KEY_ARG:
-        if (state->arg_num == 0)
-            o->dir = arg;
-        else if (state->arg_num == 1)
-            o->page = tool_number(state, arg, 1, UINT64_MAX);
-        else
-            argp_error(state, "one directory and one page only");
-        return 0;
-    case ARGP_KEY_END:
-        if (o->dir == NULL)
-            argp_error(state, "no directory given");
+        if (state->arg_num != 1)
+            return tool_parse_dir(key, arg, state, &o->dir);
+        o->page = tool_number(state, arg, 1, UINT64_MAX);
         return 0;
     default:
-        return ARGP_ERR_UNKNOWN;
+        return tool_parse_dir(key, arg, state, &o->dir);
     }
 }
 

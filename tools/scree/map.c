@@ -29,17 +29,8 @@ map_parse(int key, char *arg, struct argp_state *state)
     case 's':
         o->svg = arg;
         return 0;
-    case ARGP_KEY_ARG:
-        if (o->dir != NULL)
-            argp_error(state, "one directory only");
-        o->dir = arg;
-        return 0;
-    case ARGP_KEY_END:
-        if (o->dir == NULL)
-            argp_error(state, "no directory given");
-        return 0;
     default:
-        return ARGP_ERR_UNKNOWN;
+        return tool_parse_dir(key, arg, state, &o->dir);
     }
 }
 

@@ -23,22 +23,10 @@ stat_parse(int key, char *arg, struct argp_state *state)
 {
     struct stat_options *o = state->input;
 
-    switch (key) {
-    case 'j':
-        o->json = true;
-        return 0;
-    case ARGP_KEY_ARG:
-        if (o->dir != NULL)
-            argp_error(state, "one directory only");
-        o->dir = arg;
-        return 0;
-    case ARGP_KEY_END:
-        if (o->dir == NULL)
-            argp_error(state, "no directory given");
-        return 0;
-    default:
-        return ARGP_ERR_UNKNOWN;
-    }
+    if (key != 'j')
+        return tool_parse_dir(key, arg, state, &o->dir);
+    o->json = true;
+    return 0;
 }
 
 /* Figures are collected as JSON in the order they come; the text form is printed from it. */

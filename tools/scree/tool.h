@@ -17,7 +17,11 @@ int tool_stat(int argc, char **argv);
 int tool_map(int argc, char **argv);
 int tool_dump(int argc, char **argv);
 int tool_backup(int argc, char **argv);
+int tool_verify(int argc, char **argv);
+int tool_salvage(int argc, char **argv);
 
+/* TROUBLE: it could not be done, or the command line makes no sense; IO: verify and salvage tell the former
+   apart. */
 enum tool_exit { TOOL_OK = 0, TOOL_WRONG = 1, TOOL_TROUBLE = 2, TOOL_IO = 3 };
 
 /* ---- util.c ---- */
@@ -85,6 +89,8 @@ struct tool_disk tool_disk_usage(const char *dir);
 /* A whole number as an option's value within [min, max]; else a usage error through argp. */
 struct argp_state;
 uint64_t tool_number(const struct argp_state *state, const char *text, uint64_t min, uint64_t max);
+/* What an argp parser of a command on one directory does with the keys that are not its own. */
+int tool_parse_dir(int key, char *arg, const struct argp_state *state, const char **dir_io);
 double tool_real(const struct argp_state *state, const char *text, double min, double max);
 /* "64" or "64M": MiB, "64K": KiB; in bytes. */
 uint64_t tool_size(const struct argp_state *state, const char *text, uint64_t min, uint64_t max);
@@ -95,6 +101,22 @@ uint64_t tool_proc_io_bytes(const char *field);     /* "write_bytes:" */
 
 /* "scree <sub>: <what>: <name of code> (<detail of the last failure>)" on stderr. */
 void tool_complain(const char *what, int code);
+
+/* ---- findings.c: what verify and salvage tell ---- */
+
+struct tool_findings {
+    bool json;
+    uint64_t damage, lost, notes;
+    bool progress; /* stderr is a terminal */
+    bool dirty;    /* a progress line stands there */
+    uint64_t told_ns;
+};
+void tool_findings_init(struct tool_findings *f, bool json);
+/* scree_finding_fn, scree_progress_fn; ctx: a struct tool_findings */
+int tool_finding_print(void *ctx, const scree_finding *finding);
+int tool_progress_print(void *ctx, const char *what, uint64_t done, uint64_t total);
+/* The last line, and the exit status for what the call gave. */
+int tool_findings_end(struct tool_findings *f, const char *dir, int code);
 
 /* ---- open.c ---- */
 

@@ -102,6 +102,24 @@ tool_number(const struct argp_state *state, const char *text, uint64_t min, uint
     return value;
 }
 
+int
+tool_parse_dir(int key, char *arg, const struct argp_state *state, const char **dir_io)
+{
+    switch (key) {
+    case ARGP_KEY_ARG:
+        if (*dir_io != NULL)
+            argp_error(state, "'%s' is too much", arg);
+        *dir_io = arg;
+        return 0;
+    case ARGP_KEY_END:
+        if (*dir_io == NULL)
+            argp_error(state, "no directory given");
+        return 0;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+}
+
 double
 tool_real(const struct argp_state *state, const char *text, double min, double max)
 {
