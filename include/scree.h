@@ -303,7 +303,7 @@ SCREE_API SCREE_CHECKED int scree_open(const char *dir, const scree_options *opt
 /*
  * Flush, snapshot if anything changed, release everything. The cache is gone on every result but
  * BUSY.
- * Errors   BUSY (a guard is open in some thread; nothing happened); any other error: some of it could
+ * Errors   BUSY (a guard, a batch or a log reader is open; nothing happened); any other error: some of it could
  *          not be made durable, the next open recovers by the durability contract above.
  */
 SCREE_API int scree_close(scree_cache *cache);
@@ -477,6 +477,71 @@ SCREE_API scree_lsn scree_stable_lsn(const scree_cache *cache);
    since the last one, nothing is written. READ_ONLY, POISONED, -errno. */
 SCREE_API SCREE_CHECKED int scree_snapshot(scree_cache *cache, scree_lsn *lsn_out);
 
+/* ---- the change feed ------------------------------------------------------------------------- */
+
+/*
+ * What users changed, in log order, once it is stable: each allocation, set, fragment and free, with its
+ * payload as it was given. Batches come whole. What the library writes for itself (consolidated and moved
+ * pages, the root page's allocation) does not come. Whoever applies all of it in this order, from the
+ * beginning or to a copy of the pages as of a position, gets the same pages.
+ *
+ * POSITIONS  Where to go on: `next` of a record (also of one that came before a close or a crash: what was told
+ *   is stable), a stable_lsn as scree_flush or scree_stable_lsn told it, and what scree_log_oldest tells.
+ *   `next` of a record in a batch is the batch's beginning, but for the batch's last, so that it comes again
+ *   whole. Another number is INVALID, as far as it can be told: checksums include the position.
+ * WHAT IS KEPT  All changes since the oldest snapshot kept (the last but one). An open reader keeps what is
+ *   behind its position besides: scree_stats.pinned_bytes. One that falls behind takes disk space without
+ *   bound, and on a full disk, or at disk_limit_bytes, it is the reason for NO_SPACE: close it, or let it
+ *   catch up.
+ */
+typedef struct scree_log_reader scree_log_reader;
+
+/* As in docs/log_format.md. */
+enum scree_record_kind {
+    SCREE_RECORD_ALLOCATE = 1, /* a new page; payload: its base; 0 bytes: it has none */
+    SCREE_RECORD_SET = 2,      /* payload: the new base */
+    SCREE_RECORD_DELTA = 3,    /* payload: one fragment, by merge or append */
+    SCREE_RECORD_FREE = 5
+};
+
+enum scree_record_flags {
+    SCREE_RECORD_MORE = 1,     /* further records of the same batch follow */
+    SCREE_RECORD_CHOSEN_ID = 2 /* ALLOCATE: the caller chose the id */
+};
+
+typedef struct scree_log_record {
+    size_t size;
+    scree_lsn lsn;  /* where it begins; 0: none, see scree_log_next */
+    scree_lsn next; /* where to go on behind it */
+    scree_page_id page;
+    scree_version version; /* as the update told it */
+    int kind;              /* enum scree_record_kind */
+    uint32_t flags;        /* enum scree_record_flags, or-ed */
+    scree_slice payload;   /* as the user gave it; borrowed until the next call on this reader */
+} scree_log_record;
+
+/*
+ * A reader that begins at `from`; 0: at the oldest position there is.
+ * Threads  a reader belongs to one thread at a time; any number of them. Works on a read-only cache too.
+ * Errors   NOT_FOUND (the log there was given back, or may have been: scree_log_oldest tells where one can
+ *          begin), INVALID (no position), CORRUPT, -errno, NO_MEMORY.
+ */
+SCREE_API SCREE_CHECKED int scree_log_open(scree_cache *cache, scree_lsn from,
+                                           scree_log_reader **reader_out);
+/*
+ * The next record; set record_out->size. Waits until there is one, timeout_ms at most; 0: not at all, < 0: no
+ * limit. It never asks for a sync. A reader needs about 1 MiB of memory, or what the largest batch takes.
+ * Errors   TIMEOUT: nothing but `next` is set, as far as was read: worth keeping, as the library's own records
+ *          are behind it. At the end of a read-only cache it comes at once. POISONED, when all that is stable
+ *          has been read. CORRUPT, -errno, NO_MEMORY: the same record comes again.
+ */
+SCREE_API SCREE_CHECKED int scree_log_next(scree_log_reader *reader, int timeout_ms,
+                                           scree_log_record *record_out);
+/* NULL does nothing. */
+SCREE_API void scree_log_close(scree_log_reader *reader);
+/* The oldest position that can be read from now; it may be gone when it is used. */
+SCREE_API SCREE_CHECKED int scree_log_oldest(scree_cache *cache, scree_lsn *lsn_out);
+
 /* ---- ids -------------------------------------------------------------------------------------- */
 
 /*
@@ -611,8 +676,8 @@ typedef struct scree_stats {
     uint64_t snapshot_disk_bytes; /* of the snapshot files retained */
     uint64_t segments;            /* files */
     double hit_ratio;             /* hits / (hits + misses) */
-    uint64_t
-        pinned_bytes; /* of waiting_bytes: would be given back, but a backup under way needs them */
+    /* of waiting_bytes: would be given back, but a backup under way or an open log reader needs them */
+    uint64_t pinned_bytes;
 } scree_stats;
 SCREE_API int scree_stats_get(scree_cache *cache, scree_stats *stats_out);
 

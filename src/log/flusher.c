@@ -91,6 +91,7 @@ scree__log_poison(struct scree__log *log, int code, const char *what)
                                                 memory_order_relaxed)) {
         scree__gate_open(&log->room_gate);
         scree__gate_open(&log->stable_gate);
+        scree__gate_open(&log->feed_gate);
         scree__gate_open(&log->credit_gate);
         scree__gate_open(&log->flush_gate);
         scree__gate_open(&log->alloc_gate);
@@ -163,6 +164,7 @@ stable_publish(struct scree__log *log, uint64_t stable)
     /* F7. Release: the sync came before. */
     atomic_store_explicit(&log->stable, stable, memory_order_seq_cst);
     scree__gate_open(&log->stable_gate);
+    scree__gate_open(&log->feed_gate);
 }
 
 static int
@@ -518,6 +520,27 @@ scree__log_wait_stable(struct scree__log *log, uint64_t lsn, uint64_t timeout_ns
             scree__flusher_kick(log);
             asked = now;
         }
+    }
+}
+
+void
+scree__log_await_stable(struct scree__log *log, uint64_t lsn, uint64_t timeout_ns)
+{
+    uint64_t now = log->env->now_ns(log->env->ctx);
+    uint64_t deadline = timeout_ns > UINT64_MAX - now ? UINT64_MAX : now + timeout_ns;
+
+    while (now < deadline) {
+        uint32_t ticket = scree__gate_enter(&log->feed_gate);
+        bool wait = atomic_load_explicit(&log->stable, memory_order_seq_cst) <= lsn &&
+                    atomic_load_explicit(&log->health, memory_order_seq_cst) == 0;
+
+        if (wait) /* wakers: F7, F8 */
+            scree__futex_wait(&log->feed_gate.seq, ticket,
+                              deadline == UINT64_MAX ? UINT64_MAX : deadline - now);
+        scree__gate_leave(&log->feed_gate);
+        if (!wait)
+            return;
+        now = log->env->now_ns(log->env->ctx);
     }
 }
 

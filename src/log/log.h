@@ -129,6 +129,26 @@ int scree__log_scan(struct scree__log *log, uint64_t from, uint64_t known_stable
 int scree__log_scan_range(struct scree__log *log, uint64_t from, uint64_t to,
                           scree__log_visit visit, void *ctx);
 /*
+ * Follow a running log, record by record, in the caller's thread; memory as for the scan. `to` is a position
+ * that is stable, and does not fall; `from` as in scan_range. One thread at a time.
+ */
+struct scree__log_cursor;
+/* known: a record, or the end of the log, is at `from` for sure; else that is INVALID if it turns out not to
+   be. */
+int scree__log_cursor_open(struct scree__log *log, uint64_t from, bool known,
+                           struct scree__log_cursor **cursor_out);
+/* 0: the next record, which lives until another one is looked at. 1: there is no more below `to`. CORRUPT,
+   -errno, NO_MEMORY: nothing was passed over, it can be tried again. */
+int scree__log_cursor_look(struct scree__log_cursor *c, uint64_t to,
+                           const struct scree__record **r_out);
+/* The record looked at is done with. */
+void scree__log_cursor_pass(struct scree__log_cursor *c);
+/* Where it goes on. */
+uint64_t scree__log_cursor_at(const struct scree__log_cursor *c);
+void scree__log_cursor_close(struct scree__log_cursor *c);
+/* If the log had ended at lsn before a crash: where it goes on; else lsn. */
+uint64_t scree__log_after_jump(struct scree__log *log, uint64_t lsn);
+/*
  * Get ready to write behind `end`. Clean: goes on at end (a block boundary), nothing is written.
  * Unclean: what lies beyond end is trimmed durably, what was accepted beyond known_stable is
  * rewritten and synced, and the log goes on at segment J (DESIGN: jump), whose header is synced
@@ -210,6 +230,8 @@ uint64_t scree__log_settled(struct scree__log *log);
 /* Until stable >= lsn; timeout_ns UINT64_MAX: no limit. 0, TIMEOUT, POISONED, INVALID (beyond the tail),
    NO_SPACE (no room for a seal). */
 int scree__log_wait_stable(struct scree__log *log, uint64_t lsn, uint64_t timeout_ns);
+/* Until stable > lsn, or poison, or the time is over: the caller looks. Asks for nothing. */
+void scree__log_await_stable(struct scree__log *log, uint64_t lsn, uint64_t timeout_ns);
 /* Ask the flusher to make everything below lsn stable soon; never waits. */
 void scree__log_request_stable(struct scree__log *log, uint64_t lsn);
 /* 0, or what poisoned the log (-errno). */

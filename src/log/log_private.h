@@ -181,6 +181,7 @@ struct scree__log {
     struct log_gate room_gate;   /* flushed grew */
     struct log_gate stable_gate; /* stable grew */
     struct log_gate flush_gate;  /* work for the flusher thread */
+    struct log_gate feed_gate;   /* stable grew, for those who only watch: no committers */
 
     /* room.c */
     _Alignas(SCREE_CACHE_LINE) _Atomic uint64_t claimed;

@@ -490,14 +490,15 @@ scan_records(struct scan *s, struct batch *b, uint64_t base, size_t got)
     return 1;
 }
 
-/* One buffer: read, check, hand over. 1: go on; 0: the scan is over; < 0: error. */
+/* One buffer, as scan_records: read and checked. */
 static int
-scan_step(struct scan *s)
+scan_read(struct scan *s, struct batch **b_out)
 {
     uint64_t base = scree__round_down(s->at, SCREE_BLOCK);
     size_t got;
     struct batch *b = batch_make(s->need);
 
+    *b_out = NULL;
     if (b == NULL)
         return scree__fail(SCREE_E_NO_MEMORY, "log: no memory to scan (%zu bytes)", s->need);
     s->need = SCAN_BYTES;
@@ -505,10 +506,22 @@ scan_step(struct scan *s)
 
     if (rc == 0)
         rc = scan_records(s, b, base, got);
-    if (rc < 0) {
+    if (rc < 0)
         batch_free(b);
+    else
+        *b_out = b;
+    return rc;
+}
+
+/* One buffer: read, check, hand over. 1: go on; 0: the scan is over; < 0: error. */
+static int
+scan_step(struct scan *s)
+{
+    struct batch *b;
+    int rc = scan_read(s, &b);
+
+    if (rc < 0)
         return rc;
-    }
     if (!batch_hand_over(s, b))
         return 0;
     if (s->at >= s->to) {
@@ -647,4 +660,111 @@ scree__log_scan_range(struct scree__log *log, uint64_t from, uint64_t to, scree_
         return scree__fail(SCREE_E_INVALID, "log: [%llu, %llu) is not a range of this log",
                            (unsigned long long)from, (unsigned long long)to);
     return s.at >= to ? 0 : scan_run(&s, visit, ctx);
+}
+
+/* ---- the same by pulling, without a thread: for those who follow a running log ----------------- */
+
+struct scree__log_cursor {
+    struct scan scan;
+    struct batch *batch; /* being given out */
+    size_t given;        /* of its records */
+    bool begun; /* where it began is a record's start: known, or something verified there */
+};
+
+int
+scree__log_cursor_open(struct scree__log *log, uint64_t from, bool known,
+                       struct scree__log_cursor **cursor_out)
+{
+    struct scree__log_cursor *c = scree__alloc_zero(sizeof *c);
+
+    *cursor_out = c;
+    if (c == NULL)
+        return scree__fail(SCREE_E_NO_MEMORY, "log: no memory for a reader");
+    SCREE_ASSERT(from >= log->segment_bytes && from % SCREE__RECORD_ALIGN == 0);
+    c->scan = (struct scan){.log = log, .at = from, .need = SCAN_BYTES};
+    c->begun = known;
+    return 0;
+}
+
+void
+scree__log_cursor_close(struct scree__log_cursor *c)
+{
+    if (c == NULL)
+        return;
+    batch_free(c->batch);
+    scree__free(c, sizeof *c);
+}
+
+uint64_t
+scree__log_cursor_at(const struct scree__log_cursor *c)
+{
+    return c->batch != NULL && c->given < c->batch->n ? c->batch->record[c->given].lsn : c->scan.at;
+}
+
+/* Read on from scan.at, at most up to `to`. */
+static int
+cursor_fill(struct scree__log_cursor *c, uint64_t to)
+{
+    struct scan *s = &c->scan;
+    uint64_t first = s->at;
+    uint64_t rest = scree__round_up(to, SCREE_BLOCK) - scree__round_down(first, SCREE_BLOCK);
+
+    batch_free(c->batch);
+    c->batch = NULL;
+    c->given = 0;
+    s->to = s->known_stable = to;
+    if (s->need == SCAN_BYTES && rest < SCAN_BYTES) /* what is longer was found to be needed */
+        s->need = (size_t)rest;
+    int rc = scan_read(s, &c->batch);
+
+    if (rc < 0) {
+        s->at = first; /* nothing of it is given out: it can be tried again */
+        s->group.end = 0;
+        return rc;
+    }
+    if (c->batch->n > 0) {
+        c->begun = true;
+        return 0;
+    }
+    if (rc == 1 || scan_jump(s) == 1) /* a long record: again, with room for it */
+        return 0;
+    if (!c->begun)
+        return scree__fail(SCREE_E_INVALID,
+                           "log: no record begins at lsn %llu, or it is damaged, or the batch in "
+                           "which it lies began before",
+                           (unsigned long long)first);
+    return scan_end(s); /* CORRUPT: it is below `to` */
+}
+
+int
+scree__log_cursor_look(struct scree__log_cursor *c, uint64_t to, const struct scree__record **r_out)
+{
+    *r_out = NULL;
+    while (c->batch == NULL || c->given == c->batch->n) {
+        if (c->scan.at >= to)
+            return 1;
+        int rc = cursor_fill(c, to);
+
+        if (rc != 0)
+            return rc;
+    }
+    *r_out = &c->batch->record[c->given];
+    return 0;
+}
+
+void
+scree__log_cursor_pass(struct scree__log_cursor *c)
+{
+    SCREE_ASSERT(c->batch != NULL && c->given < c->batch->n);
+    c->given++;
+}
+
+uint64_t
+scree__log_after_jump(struct scree__log *log, uint64_t lsn)
+{
+    struct log_segment_info info;
+
+    if (!scree__segment_jump(log, lsn / log->segment_bytes, lsn, &info))
+        return lsn;
+    return info.number * log->segment_bytes;
 }

@@ -299,6 +299,7 @@ cache_destroy(scree_cache *cache)
         cache->env->close(cache->env->ctx, cache->lock_file);
     scree__reads_destroy(cache);
     scree__generator_destroy(cache);
+    scree__feed_destroy(cache);
     pthread_mutex_destroy(&cache->id_mutex);
     pthread_mutex_destroy(&cache->checkpoint_mutex);
     pthread_mutex_destroy(&cache->collect_mutex);
@@ -339,6 +340,7 @@ cache_new(const char *dir, const scree_options *o, scree_cache **cache_out)
     scree__out_init(&cache->fold, SIZE_MAX / 2);
     scree__reads_init(cache);
     scree__generator_init(cache);
+    scree__feed_init(cache);
     pthread_mutex_init(&cache->id_mutex, NULL);
     pthread_mutex_init(&cache->checkpoint_mutex, NULL);
     pthread_mutex_init(&cache->collect_mutex, NULL);
@@ -428,6 +430,8 @@ scree_close(scree_cache *cache)
         rc = scree__context_guards_check(cache);
     if (rc == 0 && atomic_load_explicit(&cache->batches_open, memory_order_acquire) != 0)
         rc = scree__fail(SCREE_E_BUSY, "scree_close: a batch is open; commit or abort it first");
+    if (rc == 0 && scree__feed_is_read(cache))
+        rc = scree__fail(SCREE_E_BUSY, "scree_close: a log reader is open; close it first");
     if (rc == 0 && scree__rcu_inside())
         rc = scree__fail(SCREE_E_BUSY, "scree_close: this thread is in a read section, of another "
                                        "cache or its own, that close would wait for");

@@ -340,8 +340,10 @@ uint64_t
 scree__checkpoint_pinned_bytes(scree_cache *cache)
 {
     /* Relaxed: figures, that a checkpoint under way shall not delay. */
+    uint64_t pin = atomic_load_explicit(&cache->pin_lsn, memory_order_relaxed);
+
     return scree__log_pinned_bytes(
-        cache->log, atomic_load_explicit(&cache->pin_lsn, memory_order_relaxed),
+        cache->log, scree__min_u64(pin, scree__feed_least(cache)),
         atomic_load_explicit(&cache->retained_lsn, memory_order_relaxed));
 }
 

@@ -198,6 +198,15 @@ struct scree__generator {
     uint64_t range; /* under mutex: how many ids the next record brings */
 };
 
+/* ---- readers of the log (feed.c) ---------------------------------------------------------------- */
+
+struct scree__feed {
+    pthread_mutex_t mutex;
+    scree_log_reader *readers; /* under mutex, as are those below */
+    uint64_t given;            /* what died below it may have been given back */
+    uint64_t wanted;           /* the same, were there no readers */
+};
+
 /* ---- the cache ------------------------------------------------------------------------------- */
 
 struct scree_cache {
@@ -256,6 +265,7 @@ struct scree_cache {
     _Atomic uint64_t cooled_lsn; /* frees below it have had their grace period */
 
     struct scree__generator generator;
+    struct scree__feed feed;
 
     /* snapshots (checkpoint.c) */
     pthread_mutex_t checkpoint_mutex; /* never held over a grace period */
@@ -629,6 +639,17 @@ void scree__id_freed(scree_cache *cache, scree_page_id id, uint64_t lsn);
 /* An id that is free, and was for a grace period. BUSY, NO_SPACE. */
 int scree__id_take(struct scree__context *ctx, scree_page_id *id_out);
 void scree__ids_return(struct scree__context *ctx);
+
+/* feed.c */
+void scree__feed_init(scree_cache *cache);
+void scree__feed_destroy(scree_cache *cache);
+/* Recovery: what died below floor may have been given back by those before us. */
+void scree__feed_found(scree_cache *cache, uint64_t floor);
+/* What died below floor may go, but for the readers; as far as they let it go. F1. */
+uint64_t scree__feed_floor(scree_cache *cache, uint64_t floor);
+/* The least position that a reader needs; LSN_NONE without readers. */
+uint64_t scree__feed_least(scree_cache *cache);
+bool scree__feed_is_read(scree_cache *cache);
 
 /* generator.c */
 void scree__generator_init(scree_cache *cache);

@@ -405,6 +405,7 @@ scree__recover(scree_cache *cache)
     if (rc != 0)
         return rc;
     scree__manifest_set(cache, &cache->manifest);
+    scree__feed_found(cache, scree__checkpoint_floor(cache));
     scree__space_outside(cache);
     rc = recount(cache, replay.start, scan.end);
     scree__log_room_hold(cache->log, true); /* until open has some for snapshots */

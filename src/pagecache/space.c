@@ -84,7 +84,7 @@ scree__collector_wake(scree_cache *cache)
 static void
 collect_locked(scree_cache *cache, bool all)
 {
-    uint64_t floor = scree__checkpoint_floor(cache);
+    uint64_t floor = scree__feed_floor(cache, scree__checkpoint_floor(cache));
     size_t picked, dropped;
 
     /* With the same floor as before there is nothing new: whatever died since died above it. */
@@ -220,7 +220,7 @@ struct budget {
     uint64_t soft, hard; /* bytes on disk: too much, far too much */
 };
 
-/* What a backup pins is nothing that cleaning or slower writers could help: it counts apart. */
+/* What a backup or a log reader pins is nothing that cleaning or slower writers could help: it counts apart. */
 static uint64_t
 less_pinned(scree_cache *cache, uint64_t bytes)
 {
