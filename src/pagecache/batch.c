@@ -17,8 +17,9 @@
  *   I3 records of a batch are valid together only (log/scan.c): after a crash all of it is there or nothing.
  *   I4 the version of every page written is the end of the range: unique for the page, and durable when all
  *      is.
- *   I5 a batch that only checks changes nothing: versions never come back, so if two walks over the pages
- *      find the same ones, all held at the moment between the walks.
+ *   I5 a batch that only checks changes nothing. The versions presented were told before the commit began, so
+ *      each was its page's by then; versions never come back, so one that the walk over the pages still finds
+ *      was its page's from that moment on: all of them were when the walk began.
  * LIFETIME  a batch and what is in it belong to one thread at a time until T4 succeeds. After a T4 that
  *           failed nobody looks at its nodes, so they serve the next attempt.
  * PROGRESS  an attempt fails only because somebody else changed a page, if only its form, or holds it
@@ -443,6 +444,7 @@ pages_load(struct scree__context *ctx, scree_batch *b)
         p->version = 0;
         if (p->ref.leaf == NULL)
             continue;
+        SCREE_YIELD_POINT();
         do /* retried only when somebody moved the slot */
             rc = scree__slot_load(ctx, p->ref, &p->old);
         while (rc == 0 && !scree__slot_version(p->ref, p->old, &p->version, &p->evicted_len));
@@ -497,14 +499,12 @@ static int
 checks_commit(struct scree__context *ctx, scree_batch *b, scree_lsn *lsn_out,
               scree_page_id *conflict_out)
 {
-    int rc = 0;
+    int rc;
 
     scree__rcu_enter();
-    for (int walk = 0; rc == 0 && walk < 2; walk++) {
-        rc = pages_load(ctx, b);
-        if (rc == 0)
-            rc = steps_check(ctx, b, conflict_out);
-    }
+    rc = pages_load(ctx, b);
+    if (rc == 0)
+        rc = steps_check(ctx, b, conflict_out);
     scree__rcu_leave();
     for (size_t i = 0; rc == 0 && i < b->pages; i++)
         *lsn_out = scree__max_u64(b->page[i].version, *lsn_out);

@@ -211,6 +211,9 @@ scree__slot_resolved(uint64_t word)
 {
     const struct mcas_entry *e = word_entry(word);
 
+#ifdef SCREE_BUG_MCAS_PEEK
+    return e->next; /* seeded: shown before it is decided; stress_batch_linear must fail */
+#endif
     return status_of(e->mcas) == MCAS_COMMITTED ? e->next : e->old;
 }
 

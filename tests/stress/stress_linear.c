@@ -9,7 +9,7 @@
  *           them; evictions (a cache far too small for the filler pages) and consolidations run beside.
  * ORACLE    Wing and Gong's search with a memo over (calls placed, page state). The checker itself is
  *           checked first: histories known to be wrong must be refused.
- * NOT HERE  several pages at once (linearizable objects compose), crashes.
+ * NOT HERE  several pages at once (stress_batch_linear), crashes.
  *
  * stress_linear [seed] [seconds] [threads]
  *
@@ -18,21 +18,19 @@
  *        E1 ended + 1: each thread, release; pairs with main's acquire: its history is complete.
  * LIFETIME  static.   PROGRESS  both wait by yielding: a test.   FAILURE  the run ends.
  */
-#include "support/kit.h"
+#include "support/tokens.h"
 
 #include <inttypes.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #define THREADS_MAX 16u
 #define PAGES 4u
 #define CALLS_MAX 64u /* on one page in one round, the last of them main's: a bit each */
 #define TOKENS_MAX 256u
-#define MEMO_SIZE (1u << 18)
 #define FILLERS 400u
 
 enum kind { GET, SET, MERGE, APPEND, PUT, FREE, ALLOCATE_AT, KINDS };
@@ -82,12 +80,6 @@ struct worker {
 };
 static struct worker workers[THREADS_MAX];
 
-static uint64_t
-content_add(uint64_t content, uint64_t token)
-{
-    return kit_hash(&token, sizeof(token), content + 1);
-}
-
 /* ---- the checker ---- */
 
 /* Would a page in this state have answered so? Then it is in the state after. */
@@ -123,43 +115,22 @@ call_apply(const struct call *c, struct state *s)
     s->version = s->version_max = c->version;
     s->live = c->kind != FREE;
     if (c->kind == MERGE || c->kind == APPEND)
-        s->content = content_add(s->content, c->token);
+        s->content = tokens_add(s->content, c->token);
     else
-        s->content = content_add(0, c->token);
+        s->content = tokens_add(0, c->token);
     return true;
 }
 
-static struct {
-    uint64_t placed;
-    uint64_t state;
-    uint64_t search; /* number of the search it belongs to */
-} memo[MEMO_SIZE];
-static uint64_t searches;
 static uint64_t visited;
 static uint64_t overlaps; /* calls during which another one on that page began */
 
-/* Has this been tried? Remembers it. A full neighbourhood forgets: only time is lost. */
+/* Has this been tried? */
 static bool
-memo_seen(uint64_t placed, const struct state *s)
+search_seen(uint64_t placed, const struct state *s)
 {
     uint64_t word[4] = {s->version, s->version_max, s->content, s->live};
-    uint64_t state = kit_hash(word, sizeof(word), 3);
-    uint64_t at = kit_hash(&placed, sizeof(placed), state);
 
-    for (uint64_t i = 0; i < 16; i++) {
-        uint64_t place = (at + i) % MEMO_SIZE;
-
-        if (memo[place].search == searches && memo[place].placed == placed &&
-            memo[place].state == state)
-            return true;
-        if (memo[place].search != searches) {
-            memo[place].search = searches;
-            memo[place].placed = placed;
-            memo[place].state = state;
-            return false;
-        }
-    }
-    return false;
+    return tokens_search_seen(placed, kit_hash(word, sizeof(word), 3));
 }
 
 /* Depth at most CALLS_MAX. */
@@ -171,7 +142,7 @@ search(const struct history *h, uint64_t placed, struct state s)
 
     if (placed == all)
         return true;
-    if (memo_seen(placed, &s))
+    if (search_seen(placed, &s))
         return false;
     visited++;
     for (uint32_t i = 0; i < h->n; i++) {
@@ -193,7 +164,7 @@ search(const struct history *h, uint64_t placed, struct state s)
 static bool
 linearizable(const struct history *h, struct state start)
 {
-    searches++;
+    tokens_search_begin();
     return search(h, 0, start);
 }
 
@@ -221,12 +192,12 @@ checker_check(void)
     h.call[0] = (struct call){.start = 1, .end = 10, .kind = APPEND, .token = 1, .version = 16};
     h.call[1] = (struct call){.start = 2, .end = 9, .kind = APPEND, .token = 2, .version = 24};
     h.call[2] = (struct call){.start = 11, .end = 12, .kind = GET, .version = 24};
-    h.call[2].content = content_add(content_add(5, 1), 2);
+    h.call[2].content = tokens_add(tokens_add(5, 1), 2);
     KIT_CHECK(linearizable(&h, start), "good history refused");
-    h.call[2].content = content_add(content_add(5, 2), 1);
+    h.call[2].content = tokens_add(tokens_add(5, 2), 1);
     KIT_CHECK(!linearizable(&h, start), "fragments against version order accepted");
     h.call[2] = (struct call){.start = 11, .end = 12, .kind = GET, .version = 16};
-    h.call[2].content = content_add(5, 1);
+    h.call[2].content = tokens_add(5, 1);
     KIT_CHECK(!linearizable(&h, start), "stale read accepted");
     h.call[2].start = 3;
     KIT_CHECK(linearizable(&h, start), "overlapping read refused");
@@ -240,58 +211,6 @@ checker_check(void)
 
 /* ---- the workload ---- */
 
-static uint64_t
-now_ns(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
-/* Now and then, long enough for others to come between. */
-static void
-delay(uint64_t draw)
-{
-    if (draw % 16 == 0) {
-        struct timespec pause = {.tv_nsec = (long)(draw / 16 % 20000)};
-
-        nanosleep(&pause, NULL);
-    } else if (draw % 16 < 6) {
-        sched_yield();
-    }
-}
-
-static int
-slow_merge(void *ctx, scree_page_id id, const scree_slice *base, const scree_slice *frags, size_t n,
-           scree_out *out)
-{
-    delay(now_ns() / 16);
-    return kit_concat.merge(ctx, id, base, frags, n, out);
-}
-
-/* A page is a row of 8-byte tokens; the first byte of each is never KIT_UNMERGEABLE. */
-static uint64_t
-token_draw(uint64_t *random)
-{
-    return kit_random(random) & 0x7F7F7F7F7F7F7F7Fu;
-}
-
-static uint64_t
-content_of(const unsigned char *bytes, size_t len)
-{
-    uint64_t content = 0;
-
-    KIT_CHECK(len % 8 == 0, "a page of %zu bytes", len);
-    for (size_t i = 0; i < len; i += 8) {
-        uint64_t token;
-
-        memcpy(&token, bytes + i, sizeof(token));
-        content = content_add(content, token);
-    }
-    return content;
-}
-
 static void
 call_get(struct worker *w, uint32_t page, struct call *c)
 {
@@ -300,20 +219,20 @@ call_get(struct worker *w, uint32_t page, struct call *c)
     unsigned char buffer[8 * TOKENS_MAX * 4];
 
     if (kit_below(&w->random, 2) == 0) {
-        c->start = now_ns();
+        c->start = tokens_now_ns();
         c->code = scree_page_read(cache, pages[page], buffer, sizeof(buffer), &len, &c->version);
-        c->end = now_ns();
+        c->end = tokens_now_ns();
         if (c->code == 0)
-            c->content = content_of(buffer, len);
+            c->content = tokens_content(buffer, len);
         return;
     }
     scree_read_enter(cache);
-    c->start = now_ns();
+    c->start = tokens_now_ns();
     c->code = scree_page_get(cache, pages[page], &slice, &c->version);
-    c->end = now_ns();
-    delay(kit_random(&w->random));
+    c->end = tokens_now_ns();
+    tokens_delay(kit_random(&w->random));
     if (c->code == 0)
-        c->content = content_of(slice.data, slice.len);
+        c->content = tokens_content(slice.data, slice.len);
     scree_read_leave(cache);
 }
 
@@ -323,7 +242,7 @@ call_update(struct call *c, scree_page_id id)
     scree_slice slice = kit_slice(&c->token, sizeof(c->token));
     scree_version version = c->expected;
 
-    c->start = now_ns();
+    c->start = tokens_now_ns();
     switch (c->kind) {
     case SET:
         c->code = scree_page_set(cache, id, &version, slice);
@@ -343,7 +262,7 @@ call_update(struct call *c, scree_page_id id)
     default:
         c->code = scree_page_allocate_at(cache, id, slice, &version);
     }
-    c->end = now_ns();
+    c->end = tokens_now_ns();
     c->version = version;
 }
 
@@ -360,7 +279,7 @@ worker_call(struct worker *w)
         return;
     *c = (struct call){.kind = mix[kit_below(&w->random, 16)], .thread = w->number};
     c->expected = kit_below(&w->random, 40) == 0 ? 0 : w->seen[page];
-    c->token = token_draw(&w->random);
+    c->token = tokens_draw(&w->random);
     if (c->kind == GET)
         call_get(w, page, c);
     else
@@ -368,7 +287,7 @@ worker_call(struct worker *w)
     if (c->version != 0 && kit_below(&w->random, 8) != 0)
         w->seen[page] = c->version;
     h->n++;
-    delay(kit_random(&w->random));
+    tokens_delay(kit_random(&w->random));
 }
 
 /* Pages nobody checks here, to keep the cache full. */
@@ -451,7 +370,7 @@ round_prepare(struct state *states)
         KIT_CHECK(code == 0, "page %" PRIu64 " gave %d %s", pages[i], code, kit_code_name(code));
         states[i] = (struct state){.version = version,
                                    .version_max = version,
-                                   .content = content_add(0, token),
+                                   .content = tokens_add(0, token),
                                    .live = true};
     }
 }
@@ -459,14 +378,11 @@ round_prepare(struct state *states)
 static void
 cache_make(char *directory)
 {
-    static scree_materializer materializer;
     scree_options options;
     int code;
 
-    materializer = kit_concat;
-    materializer.merge = slow_merge;
     kit_dir_name(directory, "linear");
-    kit_options_small(&options, &materializer);
+    kit_options_small(&options, &tokens_materializer);
     code = scree_open(directory, &options, &cache);
     KIT_CHECK(code == 0, "open gave %d %s", code, kit_code_name(code));
     for (uint32_t i = 0; i < PAGES; i++) {
