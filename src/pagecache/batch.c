@@ -141,7 +141,7 @@ node_drop(struct scree__context *ctx, const scree_batch *b, struct scree__node *
         scree__node_free_cold(b->cache, node);
 }
 
-/* ctx NULL: this thread has none, for want of memory. */
+/* ctx NULL: this thread has none. */
 static void
 batch_free(struct scree__context *ctx, scree_batch *b)
 {
@@ -163,6 +163,8 @@ batch_free(struct scree__context *ctx, scree_batch *b)
 static void
 batch_undo(struct scree__context *ctx, scree_batch *b)
 {
+    if (ctx == NULL && scree__forked(b->cache))
+        return; /* it stays, as all does (fork.c) */
     for (size_t i = 0; i < b->pages; i++) /* once, also if it was taken twice */
         if (b->page[i].allocated)
             scree__id_freed(b->cache, b->page[i].id, 0);
