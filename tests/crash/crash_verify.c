@@ -1,18 +1,18 @@
 /*
  * crash_verify.c - damage is found, told where it is, and the rest is salvaged (P7).
  *
- * GOAL      scree_verify finds every flipped byte that matters, says where, and finds nothing in a directory that
- *           is whole, whether closed, crashed, or punched. scree_salvage copies every page that can be proved, and
- *           never a wrong one. Neither writes to what it reads.
+ * GOAL      scree_verify finds every flipped byte that matters, says where, and finds nothing in a directory
+ *           that is whole, whether closed, crashed, or punched. scree_salvage copies every page that can be
+ *           proved, and never a wrong one. Neither writes to what it reads.
  * METHOD    a directory of several segments is made with puts, fragments, frees, batches, compressed pages and
  *           snapshots; closed, or left by a crash. Then one byte after the other is flipped in place (every
  *           stride-th), and the directory opened read-only, verified, and salvaged.
  * ORACLE    what matters: scree_open and reading all pages gives anything but the state that was; or does so
  *           without the newest snapshot (the older one and the log behind it), or without the newest manifest.
  *           And every byte of snapshots and manifests. What is provable: the list of all updates with the
- *           range of positions in which each one's record lies. A page that is not as it was must have an update
- *           in a stretch that was told; if it is there, it is as it was before that stretch; if it is lost
- *           without a damaged record of its own, a fragment is its first update behind the stretch.
+ *           range of positions in which each one's record lies. A page that is not as it was must have an
+ *           update in a stretch that was told; if it is there, it is as it was before that stretch; if it is
+ *           lost without a damaged record of its own, a fragment is its first update behind the stretch.
  *           After a crash, damage behind the newest claim of a seal counts as a torn tail.
  *
  * crash_verify [seed] [cases of each directory, 0: every byte] [kilobytes of updates]
