@@ -15,6 +15,12 @@
 #include <errno.h>
 #include <string.h>
 
+#ifdef SCREE_BUG_READ_ONLY_WRITES
+#define READ_ONLY_TIDIES true /* seeded bug: tests must notice */
+#else
+#define READ_ONLY_TIDIES false
+#endif
+
 static const char warning_text[] =
     "This directory belongs to scree, a page cache library: the files segment-*, snapshot-*,\n"
     "manifest-* and OPEN hold one database between them. Do not edit, delete, copy singly or add\n"
@@ -216,8 +222,10 @@ directory_open(scree_cache *cache)
         return scree__fail(rc, "cannot make the directory %s: %s", cache->dir, scree_strerror(rc));
     rc = directory_lock(cache);
     if (rc == 0)
+        rc = scree__fork_check();
+    if (rc == 0)
         rc = directory_check_whole(cache);
-    if (rc == 0 && !cache->read_only)
+    if (rc == 0 && (!cache->read_only || READ_ONLY_TIDIES))
         scree__spare_adopt(cache);
     return rc == 0 ? manifest_open(cache) : rc;
 }
@@ -363,7 +371,7 @@ scree_open(const char *dir, const scree_options *options, scree_cache **cache_ou
         rc = scree__fail(SCREE_E_INVALID, "scree_open: dir and cache_out are required");
     if (rc == 0)
         rc = scree__fork_watch();
-    if (rc == 0 && scree__rcu_inside())
+    if (rc == 0 && scree__rcu_inside() && scree__fork_check() == 0)
         rc = scree__fail(SCREE_E_BUSY,
                          "scree_open: this thread is in a read section; leave it first");
     if (rc != 0)

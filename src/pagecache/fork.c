@@ -76,8 +76,12 @@ int
 scree__fork_watch(void)
 {
     pthread_once(&watch_once, watch);
-    if (watch_error != 0)
-        return scree__fail(-watch_error, "cannot be told of forks");
+    return watch_error == 0 ? 0 : scree__fail(-watch_error, "cannot be told of forks");
+}
+
+int
+scree__fork_check(void)
+{
     if (orphan)
         return scree__fail(SCREE_E_FORKED,
                            "this process was forked while a cache was open, without "

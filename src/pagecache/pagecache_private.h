@@ -334,8 +334,10 @@ scree__forked(const scree_cache *cache)
 {
     return cache->serial == SCREE__SERIAL_FORKED;
 }
-/* From now on forks are seen. FORKED: this process may not open a cache. */
+/* From now on forks are seen. */
 int scree__fork_watch(void);
+/* FORKED: this process may not open a cache. */
+int scree__fork_check(void);
 
 /* context.c */
 /* Open caches are not looked for, neither come nor go. */
