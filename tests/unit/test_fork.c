@@ -2,9 +2,8 @@
  * test_fork.c - a process that forks with caches open: the child gets FORKED from every call, with and
  * without the hooks; the parent goes on.
  */
-#include "support/kit.h"
+#include "unit/cache_fixture.h"
 
-#include <criterion/criterion.h>
 #include <criterion/new/assert.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -14,9 +13,7 @@
 
 #define THREADS 3
 
-static char dir[KIT_PATH_MAX], other[KIT_PATH_MAX];
-static scree_options options;
-static scree_cache *cache;
+static char other[KIT_PATH_MAX];
 static scree_batch *batch;
 static _Atomic bool stop; /* relaxed: looked at again and again */
 
@@ -26,17 +23,17 @@ setup(void)
     kit_dir_name(dir, "fork");
     kit_dir_name(other, "fork-other");
     kit_options_small(&options, &kit_concat);
-    cr_assert(eq(int, scree_open(dir, &options, &cache), 0));
+    open_cache();
 }
 
 static void
-teardown(void)
+cleanup(void)
 {
-    kit_dir_remove(dir);
+    teardown();
     kit_dir_remove(other);
 }
 
-TestSuite(fork, .init = setup, .fini = teardown, .timeout = 60);
+TestSuite(fork, .init = setup, .fini = cleanup, .timeout = 60);
 
 static void *
 writer_run(void *argument)
@@ -45,11 +42,11 @@ writer_run(void *argument)
     scree_version version;
 
     while (!atomic_load_explicit(&stop, memory_order_relaxed)) {
-        cr_assert(eq(int, scree_page_append(cache, id, kit_slice("abcdefgh", 8), &version), 0));
+        EXPECT(0, scree_page_append(cache, id, kit_slice("abcdefgh", 8), &version));
         if (kit_hash(&version, sizeof(version), 0) % 8 == 0)
-            cr_assert(eq(int, scree_flush(cache, NULL), 0));
+            EXPECT(0, scree_flush(cache, NULL));
         if (kit_hash(&version, sizeof(version), 1) % 64 == 0)
-            cr_assert(eq(int, scree_page_put(cache, id, kit_slice("x", 1), &version), 0));
+            EXPECT(0, scree_page_put(cache, id, kit_slice("x", 1), &version));
     }
     return NULL;
 }
@@ -134,8 +131,10 @@ rest_is_forked(void)
     scree_stats stats = {.size = sizeof(stats)};
     scree_slice state;
     scree_lsn lsn;
+    uint64_t id;
 
     FORKED(scree_flush(cache, &lsn));
+    FORKED(scree_id_next(cache, &id));
     FORKED(scree_wait_stable(cache, 8, -1));
     FORKED(scree_snapshot(cache, &lsn));
     FORKED(scree_reclaim(cache, 0, NULL, NULL));
@@ -228,23 +227,22 @@ with_threads(bool hooks)
 
     atomic_store_explicit(&stop, false, memory_order_relaxed);
     for (int i = 0; i < THREADS; i++) {
-        cr_assert(eq(int, scree_page_allocate(cache, kit_slice("x", 1), &id[i], &version), 0));
+        EXPECT(0, scree_page_allocate(cache, kit_slice("x", 1), &id[i], &version));
         cr_assert(eq(int, pthread_create(&thread[i], NULL, writer_run, &id[i]), 0));
     }
     for (int i = 0; i < 8; i++) {
         usleep(2000);
         child_was_content(forked(hooks, hooks));
         kit_dir_remove(other);
-        cr_assert(eq(int, scree_page_append(cache, 1, kit_slice("y", 1), &version), 0));
-        cr_assert(eq(int, scree_flush(cache, NULL), 0));
+        EXPECT(0, scree_page_append(cache, 1, kit_slice("y", 1), &version));
+        EXPECT(0, scree_flush(cache, NULL));
     }
     atomic_store_explicit(&stop, true, memory_order_relaxed);
     for (int i = 0; i < THREADS; i++)
         pthread_join(thread[i], NULL);
-    cr_assert(eq(int, scree_snapshot(cache, NULL), 0));
-    cr_assert(eq(int, scree_close(cache), 0));
-    cr_assert(eq(int, scree_open(dir, &options, &cache), 0));
-    cr_assert(eq(int, scree_close(cache), 0));
+    EXPECT(0, scree_snapshot(cache, NULL));
+    EXPECT(0, scree_close(cache));
+    open_cache();
 }
 
 Test(fork, child_says_forked_with_hooks_while_threads_write)
@@ -264,19 +262,18 @@ Test(fork, a_guard_and_a_batch_of_the_thread_stay_the_parents)
     scree_lsn lsn;
 
     for (int hooks = 0; hooks < 2; hooks++) {
-        cr_assert(eq(int, scree_page_put(cache, 1, kit_slice("before", 6), &version), 0));
-        cr_assert(eq(int, scree_batch_begin(cache, &batch), 0));
-        cr_assert(eq(int, scree_batch_set(batch, 1, version, kit_slice("after", 5)), 0));
+        EXPECT(0, scree_page_put(cache, 1, kit_slice("before", 6), &version));
+        EXPECT(0, scree_batch_begin(cache, &batch));
+        EXPECT(0, scree_batch_set(batch, 1, version, kit_slice("after", 5)));
         scree_read_enter(cache);
-        cr_assert(eq(int, scree_page_get(cache, 1, &page, NULL), 0));
+        EXPECT(0, scree_page_get(cache, 1, &page, NULL));
         child_was_content(forked(hooks, false));
         cr_assert(eq(sz, page.len, 6));
         cr_assert(eq(int, memcmp(page.data, "before", 6), 0));
         scree_read_leave(cache);
-        cr_assert(eq(int, scree_batch_commit(batch, &lsn, NULL), 0));
+        EXPECT(0, scree_batch_commit(batch, &lsn, NULL));
         batch = NULL;
     }
-    cr_assert(eq(int, scree_close(cache), 0));
 }
 
 Test(fork, parent_closes_and_opens_again_while_the_child_lives)
@@ -292,9 +289,7 @@ Test(fork, parent_closes_and_opens_again_while_the_child_lives)
         alarm(30);
         _exit(read(pipes[0], &byte, 1) == 0 ? 0 : 1); /* until the parent is done */
     }
-    cr_assert(eq(int, scree_close(cache), 0));
-    cr_assert(eq(int, scree_open(dir, &options, &cache), 0));
-    cr_assert(eq(int, scree_close(cache), 0));
+    reopen();
     close(pipes[1]);
     cr_assert(eq(int, waitpid(pid, &status, 0), pid));
     cr_assert(eq(int, status, 0));
@@ -306,9 +301,8 @@ Test(fork, the_childs_end_does_not_unlock_the_parents_directory)
 
     for (int hooks = 0; hooks < 2; hooks++) {
         child_was_content(forked(hooks, false));
-        cr_assert(eq(int, scree_open(dir, &options, &again), SCREE_E_LOCKED));
+        EXPECT(SCREE_E_LOCKED, scree_open(dir, &options, &again));
     }
-    cr_assert(eq(int, scree_close(cache), 0));
 }
 
 Test(fork, hooks_of_several_caches_nest)
@@ -318,7 +312,7 @@ Test(fork, hooks_of_several_caches_nest)
     pid_t pid;
 
     kit_dir_name(second, "fork-second");
-    cr_assert(eq(int, scree_open(second, &options, &two), 0));
+    EXPECT(0, scree_open(second, &options, &two));
     scree_prefork(cache);
     scree_prefork(two);
     pid = fork();
@@ -331,8 +325,7 @@ Test(fork, hooks_of_several_caches_nest)
     scree_postfork_parent(two);
     scree_postfork_parent(cache);
     child_was_content(pid);
-    cr_assert(eq(int, scree_close(two), 0));
-    cr_assert(eq(int, scree_close(cache), 0));
+    EXPECT(0, scree_close(two));
     kit_dir_remove(second);
 }
 
@@ -341,5 +334,5 @@ Test(fork, hooks_of_null_do_nothing)
     scree_prefork(NULL);
     scree_postfork_parent(NULL);
     scree_postfork_child(NULL);
-    cr_assert(eq(int, scree_close(cache), 0));
+    EXPECT(0, scree_page_append(cache, 1, text("x"), NULL));
 }

@@ -2,9 +2,8 @@
  * test_read_only.c - SCREE_READ_ONLY, whatever state the directory was left in: not one byte written, no
  * file made, the lock shared; all that reads works, all that changes is READ_ONLY.
  */
-#include "support/kit.h"
+#include "unit/cache_fixture.h"
 
-#include <criterion/criterion.h>
 #include <criterion/new/assert.h>
 #include <errno.h>
 #include <stdatomic.h>
@@ -15,16 +14,7 @@
 
 #define PAGES 200u
 
-#define EXPECT(code, call)                                                                   \
-    do {                                                                                     \
-        int code_ = (call);                                                                  \
-        cr_assert(code_ == (code), "%s gave %d %s (%s)", #call, code_, kit_code_name(code_), \
-                  scree_error_detail());                                                     \
-    } while (0)
-
-static char dir[KIT_PATH_MAX], image[KIT_PATH_MAX], copy[KIT_PATH_MAX];
-static scree_options options;
-static scree_cache *cache;
+static char image[KIT_PATH_MAX], copy[KIT_PATH_MAX];
 static scree_env env;
 static _Atomic unsigned writes; /* calls that would change something; relaxed: a figure */
 
@@ -203,14 +193,14 @@ setup(void)
 }
 
 static void
-teardown(void)
+cleanup(void)
 {
     kit_dir_remove(dir);
     kit_dir_remove(image);
     kit_dir_remove(copy);
 }
 
-TestSuite(read_only, .init = setup, .fini = teardown, .timeout = 60);
+TestSuite(read_only, .init = setup, .fini = cleanup, .timeout = 60);
 
 /* ---- everything that can be called ---------------------------------------------------------------- */
 
@@ -282,6 +272,7 @@ updates_are_refused(void)
     EXPECT(SCREE_E_READ_ONLY, scree_page_put(cache, 10, page, NULL));
     EXPECT(SCREE_E_READ_ONLY, scree_page_free(cache, 10, &version));
     EXPECT(SCREE_E_READ_ONLY, scree_batch_begin(cache, &batch));
+    EXPECT(SCREE_E_READ_ONLY, scree_id_next(cache, &id));
     EXPECT(SCREE_E_READ_ONLY, scree_snapshot(cache, NULL));
     EXPECT(SCREE_E_READ_ONLY, scree_reclaim(cache, 0, NULL, NULL));
 }
