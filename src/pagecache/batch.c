@@ -177,7 +177,7 @@ batch_undo(struct scree__context *ctx, scree_batch *b)
 void
 scree_batch_abort(scree_batch *batch)
 {
-    if (batch != NULL && !scree__forked(batch->cache))
+    if (batch != NULL)
         batch_undo(scree__context(batch->cache), batch);
 }
 
@@ -749,8 +749,6 @@ scree_batch_commit(scree_batch *batch, scree_lsn *lsn_out, scree_page_id *confli
     if (batch == NULL)
         return scree__fail(SCREE_E_INVALID, "scree_batch_commit: batch is NULL");
     rc = scree__enter_call(batch->cache, &ctx);
-    if (rc == SCREE_E_FORKED)
-        return rc; /* the parent's, which may commit it yet */
     if (rc == 0)
         rc = scree__check_health(batch->cache);
     if (rc == 0 && batch->n > 0)

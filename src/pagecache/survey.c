@@ -697,6 +697,13 @@ name_visit(void *ctx, const char *name)
         scree__snapshot_name_parse(name, &file, &number, &tmp) || strcmp(name, SPARE_NAME) == 0 ||
         strncmp(name, WARNING_NAME, sizeof WARNING_NAME - 1) == 0)
         return 0;
+    if (strcmp(name, SCREE__INCOMPLETE_NAME) == 0)
+        return scree__survey_tell(
+            s, (scree_finding){.severity = SCREE_FINDING_DAMAGE,
+                               .code = SCREE_E_CORRUPT,
+                               .file = name,
+                               .text = "this is a backup that was not finished, and "
+                                       "cannot be opened"});
     return scree__survey_tell(s, (scree_finding){.severity = SCREE_FINDING_NOTE,
                                                  .file = name,
                                                  .text = "this file is not scree's"});

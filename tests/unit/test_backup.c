@@ -95,6 +95,7 @@ copy_is(uint64_t hash)
     cr_assert(eq(u64, info.torn_bytes, 0));
     EXPECT(0, scree_close(made));
     cr_assert(eq(u64, kit_dir_fingerprint(copy, true), before)); /* clean: nothing to repair */
+    EXPECT(0, scree_verify(copy, &options, NULL, NULL, NULL));
     made = copy_open(SCREE_READ_ONLY); /* reading pages may consolidate some, else */
     cr_assert(eq(u64, contents(made), hash));
     EXPECT(0, scree_close(made));
@@ -388,11 +389,14 @@ Test(backup, canceled_it_is_refused_and_the_source_goes_on)
         cr_assert(ne(ptr, (void *)strstr(scree_error_detail(), MARKER), NULL));
     }
     EXPECT(-EEXIST, scree_backup(cache, copy, 0, NULL, NULL));
+    EXPECT(SCREE_E_CORRUPT, scree_verify(copy, &options, NULL, NULL, NULL));
     kit_dir_remove(copy);
     fill(1);
     m = (struct meanwhile){0};
     EXPECT(0, scree_backup(cache, copy, 0, meanwhile_run, &m));
     copy_is(contents(cache));
+    kit_file_write(copy, MARKER, "", 0); /* whole but for this: killed just before the end */
+    EXPECT(SCREE_E_CORRUPT, scree_verify(copy, &options, NULL, NULL, NULL));
 }
 
 Test(backup, each_change_of_the_destination_may_fail)
