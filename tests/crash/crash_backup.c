@@ -512,7 +512,8 @@ cuts_run(bool kills, uint64_t runs, uint64_t *whole, uint64_t *refused)
         }
         child(&plan, kills ? TRACK_KILLED : 0);
         if (at == 0) { /* nothing was cut: how many points there are */
-            points = kills ? shared->calls : shared->changes;
+            points = atomic_load_explicit(kills ? &shared->calls : &shared->changes,
+                                          memory_order_relaxed); /* the child ended */
             stride = points / runs + 1;
         }
         ++*(aftermath_check() ? whole : refused);
