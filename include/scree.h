@@ -678,6 +678,10 @@ typedef struct scree_stats {
     double hit_ratio;             /* hits / (hits + misses) */
     /* of waiting_bytes: would be given back, but a backup under way or an open log reader needs them */
     uint64_t pinned_bytes;
+    uint64_t snapshot_bytes; /* written in snapshot files since open: full ones and the two below */
+    uint64_t
+        snapshot_delta_bytes; /* in snapshots that hold only what changed since the one before */
+    uint64_t snapshot_merge_bytes; /* by merging such in the background */
 } scree_stats;
 SCREE_API int scree_stats_get(scree_cache *cache, scree_stats *stats_out);
 

@@ -243,7 +243,7 @@ manifest_write(struct backup *b)
     m = b->cache->manifest;
     pthread_mutex_unlock(&b->cache->checkpoint_mutex);
     memset(m.generation, 0, sizeof m.generation);
-    m.generations = b->pin.number != 0;
+    m.generations = b->pin.files != 0;
     if (m.generations != 0) {
         m.generation[0] = b->pin;
         m.generation[0].stable_lsn = scree__log_copy_end(b->end);
@@ -286,12 +286,13 @@ files_copy(struct backup *b)
     int rc = scree__env_replace_file(cache->env, b->dir, SCREE__INCOMPLETE_NAME, incomplete_text,
                                      sizeof incomplete_text - 1);
 
-    b->total = scree__log_copy_bytes(cache->log, log.floor, log.end) + b->pin.file_bytes;
+    b->total = scree__log_copy_bytes(cache->log, log.floor, log.end) +
+               scree__generation_bytes(&b->pin);
     if (rc == 0)
         rc = report(b);
     if (rc == 0)
         rc = scree__log_copy(cache->log, &log);
-    if (rc == 0 && b->pin.number != 0)
+    if (rc == 0 && b->pin.files != 0)
         rc = scree__snapshot_copy(cache->env, cache->dir, &b->pin, &snapshot);
     if (rc == 0)
         rc = scree__directory_mark(cache->env, b->dir);

@@ -172,6 +172,7 @@ manifest_open(scree_cache *cache)
         rc = scree__fail(-EEXIST, "%s exists already", cache->dir);
     if (rc != 0)
         return rc;
+    cache->snapshot_full = skipped > 0;
     if (skipped > 0)
         scree__event(cache, SCREE_EVENT_SNAPSHOT_FALLBACK, SCREE_E_CORRUPT, 0, 0,
                      "the newest manifest is damaged; the one before it is used");
@@ -337,6 +338,7 @@ cache_new(const char *dir, const scree_options *o, scree_cache **cache_out)
         return scree__fail(SCREE_E_NO_MEMORY, "no memory for a cache");
     cache->lock_file = -1;
     atomic_store_explicit(&cache->pin_lsn, UINT64_MAX, memory_order_relaxed);
+    cache->merging_from = UINT64_MAX;
     cache->options = *o;
     cache->env = o->env;
     cache->materializer = *o->materializer;

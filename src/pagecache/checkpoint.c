@@ -4,7 +4,8 @@
  *
  * STEPS  C1  S := tail; wait until every reservation below S is settled (installed or given up)
  *        C2  walk the table leaf by leaf; each slot is read atomically; a free at or above S is a
- *          tombstone
+ *          tombstone. For a delta, S' being the S of the snapshot before: only pages with a record at or
+ *          above S', of these only such records if the page has older ones too; frees at or above S'
  *        C3  E := tail after the walk; make E stable: every record named in the file is durable
  *          before the file
  *        C4  fold the log up to S for the recover callback, if there is one
@@ -21,13 +22,18 @@
  *      loaded, and after a grace period: no reader of an old slot word still wants them (C6).
  *   I4 a generation that is pinned (by a backup; the newest when it was pinned, one at a time) is retained
  *      beside those of the manifest: its file is not deleted, and its S bounds I3 as theirs do.
+ *   I5 what a delta leaves out is as the files before it say: a page's records below S' were all in the table
+ *      before the walk of that snapshot (I1), and change only by a record that replaces all of them, which is
+ *      at or above S' then. That walk may have seen records at or above S' too: whoever applies a delta
+ *      skips those that the page has already.
  * LIFETIME checkpoint_mutex: one at a time. A leaf's entries are copied out inside a read section
  *   and written outside of it.
  * PROGRESS off the writers' threads; writers never wait for it. C1 waits for writers that are
  *          mid-operation.
  * FAILURE  the file in the making is removed; the generations stay; told by event, tried again
  *          later.
- * NOT HERE bytes (snapshot/), replay (recover.c).   REFS Hekaton, Silo: fuzzy checkpoints with replay.
+ * NOT HERE bytes (snapshot/), replay (recover.c), merging (compact.c).
+ * REFS Hekaton, Silo: fuzzy checkpoints with replay.
  */
 #include "pagecache/pagecache_private.h"
 
@@ -47,6 +53,14 @@
 #else
 #define PINS_COUNT true
 #endif
+
+/* C2: what is looked for, and what was found. */
+struct walk {
+    uint64_t floor;          /* tombstones from here on */
+    uint64_t since;          /* a delta: records from here on; 0: all there are */
+    uint64_t before;         /* the S before; 0: there was none */
+    uint64_t pages, changed; /* changed: since `before` */
+};
 
 /* The entries of one leaf, copied. */
 struct leaf_copy {
@@ -77,11 +91,27 @@ leaf_copy_add(struct leaf_copy *copy, const struct scree__snapshot_entry *e,
     return 0;
 }
 
+/* The page that ctx->chain holds. */
 static int
-slot_copy(struct scree__context *ctx, struct scree__radix_ref ref, uint64_t start,
+page_copy(struct scree__context *ctx, struct scree__snapshot_entry *e, const struct walk *walk,
+          struct leaf_copy *copy)
+{
+    const struct scree__position *p = ctx->chain.positions;
+    size_t n = ctx->chain.positions_n;
+
+    for (; p->lsn < walk->since; p++, n--) /* ends: the newest is not below it */
+        e->added = true;
+    e->version = ctx->chain.version;
+    e->n = (uint32_t)n;
+    return leaf_copy_add(copy, e, p);
+}
+
+static int
+slot_copy(struct scree__context *ctx, struct scree__radix_ref ref, struct walk *walk,
           struct leaf_copy *copy)
 {
     struct scree__snapshot_entry e = {.id = ref.leaf->first_id + ref.index};
+    uint64_t lsn;
     int rc;
 
     do {
@@ -93,19 +123,24 @@ slot_copy(struct scree__context *ctx, struct scree__radix_ref ref, uint64_t star
             return rc;
         if (slot_tag(word) == SLOT_FREE) {
             e.version = slot_free_lsn(word);
-            return e.version >= start ? leaf_copy_add(copy, &e, NULL) : 0;
+            return e.version >= walk->floor ? leaf_copy_add(copy, &e, NULL) : 0;
+        }
+        lsn = scree__slot_lsn(word);
+        if (lsn < walk->since) {
+            walk->pages++;
+            return 0;
         }
         rc = scree__chain_collect(ctx, ref, word, &ctx->chain);
     } while (rc == SCREE_E_BUSY); /* somebody moved the slot */
     if (rc != 0)
         return rc;
-    e.version = ctx->chain.version;
-    e.n = (uint32_t)ctx->chain.positions_n;
-    return leaf_copy_add(copy, &e, ctx->chain.positions);
+    walk->pages++;
+    walk->changed += walk->before != 0 && lsn >= walk->before;
+    return page_copy(ctx, &e, walk, copy);
 }
 
 static int
-leaf_copy_take(struct scree__context *ctx, struct scree__radix_leaf *leaf, uint64_t start,
+leaf_copy_take(struct scree__context *ctx, struct scree__radix_leaf *leaf, struct walk *walk,
                struct leaf_copy *copy)
 {
     struct scree__radix_ref ref = {.leaf = leaf};
@@ -116,7 +151,7 @@ leaf_copy_take(struct scree__context *ctx, struct scree__radix_leaf *leaf, uint6
     copy->positions_n = 0;
     scree__rcu_enter();
     for (; rc == 0 && ref.index < SCREE__RADIX_FANOUT; ref.index++)
-        rc = slot_copy(ctx, ref, start, copy);
+        rc = slot_copy(ctx, ref, walk, copy);
     scree__rcu_leave();
     p = copy->position; /* only now, as it may have been moved while it grew */
     for (size_t i = 0; i < copy->n; i++) {
@@ -128,7 +163,7 @@ leaf_copy_take(struct scree__context *ctx, struct scree__radix_leaf *leaf, uint6
 
 /* C2 */
 static int
-table_write(struct scree__context *ctx, struct scree__snapshot_writer *w, uint64_t start)
+table_write(struct scree__context *ctx, struct scree__snapshot_writer *w, struct walk *walk)
 {
     struct scree__radix *radix = &ctx->cache->radix;
     struct scree__radix_leaf *leaf = scree__radix_leaf_from(radix, 0);
@@ -139,7 +174,7 @@ table_write(struct scree__context *ctx, struct scree__snapshot_writer *w, uint64
     if (copy.entry == NULL)
         return scree__fail(SCREE_E_NO_MEMORY, "no memory to copy the page table");
     for (; rc == 0 && leaf != NULL; leaf = scree__radix_leaf_after(radix, leaf)) {
-        rc = leaf_copy_take(ctx, leaf, start, &copy);
+        rc = leaf_copy_take(ctx, leaf, walk, &copy);
         for (size_t i = 0; rc == 0 && i < copy.n; i++)
             rc = scree__snapshot_add(w, &copy.entry[i]);
     }
@@ -246,64 +281,86 @@ fold_to(scree_cache *cache, uint64_t start)
 void
 scree__manifest_set(scree_cache *cache, const struct scree__manifest *m)
 {
-    uint64_t bytes = 0,
-             floor = m->generations == 0 ? 0 : m->generation[m->generations - 1].replay_lsn;
+    uint64_t floor = m->generations == 0 ? 0 : m->generation[m->generations - 1].replay_lsn;
 
     if (m != &cache->manifest)
         cache->manifest = *m;
-    for (uint32_t i = 0; i < m->generations; i++)
-        bytes += m->generation[i].file_bytes;
-    atomic_store_explicit(&cache->checkpoint_disk_bytes, bytes,
+    atomic_store_explicit(&cache->checkpoint_disk_bytes,
+                          scree__generations_bytes(m->generation, m->generations),
                           memory_order_relaxed);                              /* a figure */
     atomic_store_explicit(&cache->retained_lsn, floor, memory_order_relaxed); /* another */
 }
 
-/* I4. Under checkpoint_mutex. */
-static int
-manifest_store(scree_cache *cache, const struct scree__manifest *m)
+/* I4 */
+int
+scree__manifest_publish(scree_cache *cache, const struct scree__manifest *m)
 {
-    return scree__manifest_store_keeping(cache->env, cache->dir, m,
-                                         cache->pinned ? cache->pin.number : UINT64_MAX);
-}
-
-/* C5: the new generation in front, the manifest after it. */
-static int
-publish(scree_cache *cache, const struct scree__generation *g)
-{
-    struct scree__manifest m = cache->manifest;
+    uint64_t keep_from = cache->merging_from;
     int rc;
 
-    if (m.generations > 0)
-        m.generation[1] = m.generation[0];
-    m.generation[0] = *g;
-    m.generations = m.generations == 0 ? 1 : SCREE__GENERATIONS_MAX;
-    m.number++;
-    rc = manifest_store(cache, &m);
+    if (cache->pinned)
+        keep_from = scree__min_u64(keep_from, cache->pin.file[0].number); /* 0, of none: all */
+    rc = scree__manifest_store_keeping(cache->env, cache->dir, m, keep_from);
     if (rc == 0)
-        scree__manifest_set(cache, &m);
+        scree__manifest_set(cache, m);
     return rc;
 }
 
-/* C1 to C5 */
+/* C5: the new generation in front, the manifest after it. alone: the file just made. */
 static int
-checkpoint_write(struct scree__context *ctx, uint64_t start, struct scree__generation *g)
+publish(scree_cache *cache, const struct scree__generation *alone, bool delta)
+{
+    struct scree__manifest m = cache->manifest;
+    struct scree__generation *g = &m.generation[0];
+
+    if (m.generations > 0)
+        m.generation[1] = *g;
+    if (delta) {
+        g->file[g->files++] = alone->file[0];
+        g->replay_lsn = alone->replay_lsn;
+        g->stable_lsn = alone->stable_lsn;
+    } else {
+        *g = *alone;
+    }
+    m.generations = m.generations == 0 ? 1 : SCREE__GENERATIONS_MAX;
+    m.number++;
+    return scree__manifest_publish(cache, &m);
+}
+
+/* A delta adds to the newest generation, and must find all of it. Where much changes, it is no smaller. */
+static bool
+delta_will_do(const scree_cache *cache)
+{
+    const struct scree__manifest *m = &cache->manifest;
+
+    return m->generations > 0 && !cache->snapshot_full &&
+           m->generation[0].files < SCREE__GENERATION_FILES_MAX;
+}
+
+static void
+walk_init(const scree_cache *cache, const struct scree__snapshot_meta *meta, struct walk *walk)
+{
+    const struct scree__manifest *m = &cache->manifest;
+
+    memset(walk, 0, sizeof *walk);
+    walk->before = m->generations > 0 ? m->generation[0].replay_lsn : 0;
+    walk->since = meta->since_lsn;
+    walk->floor = meta->since_lsn != 0 ? meta->since_lsn : meta->replay_lsn;
+#ifdef SCREE_BUG_SNAPSHOT_DELTA_SINCE
+    if (walk->since != 0) /* what changed during the walk before is left out */
+        walk->since = m->generation[0].stable_lsn;
+#endif
+}
+
+/* C2 to C5, of the writer. */
+static int
+snapshot_fill(struct scree__context *ctx, struct scree__snapshot_writer *w, uint64_t start,
+              struct walk *walk, struct scree__generation *g)
 {
     scree_cache *cache = ctx->cache;
-    struct scree__snapshot_meta meta = {.number = cache->snapshot_number + 1, .replay_lsn = start};
-    struct scree__snapshot_writer *w;
-    uint64_t end, high, begin;
-    int rc = settle(cache, start);
+    uint64_t begin = scree__thread_cpu_ns(), end, high;
+    int rc = table_write(ctx, w, walk);
 
-    if (rc != 0)
-        return rc;
-    memcpy(meta.uuid, cache->manifest.uuid, sizeof meta.uuid);
-    meta.generated_high = scree__generator_high(cache); /* all below S is settled */
-    rc = scree__snapshot_begin(cache->env, cache->dir, &meta, &w);
-    if (rc != 0)
-        return rc;
-    cache->snapshot_number++; /* also if it fails: a number is never used twice */
-    begin = scree__thread_cpu_ns();
-    rc = table_write(ctx, w, start);
     atomic_store_explicit(&cache->checkpoint_took_ns, scree__thread_cpu_ns() - begin,
                           memory_order_relaxed); /* a hint */
     end = scree__log_tail(cache->log);
@@ -318,8 +375,45 @@ checkpoint_write(struct scree__context *ctx, uint64_t start, struct scree__gener
     pthread_mutex_lock(&cache->id_mutex);
     high = cache->id_high;
     pthread_mutex_unlock(&cache->id_mutex);
-    rc = scree__snapshot_finish(w, (scree_slice){cache->fold.data, cache->fold.len}, end, high, g);
-    return rc == 0 ? publish(cache, g) : rc;
+    return scree__snapshot_finish(w, (scree_slice){cache->fold.data, cache->fold.len}, end, high,
+                                  g);
+}
+
+/* C1 to C5 */
+static int
+checkpoint_write(struct scree__context *ctx, uint64_t start, struct scree__generation *g)
+{
+    scree_cache *cache = ctx->cache;
+    struct scree__snapshot_meta meta = {.number = cache->snapshot_number + 1, .replay_lsn = start};
+    bool delta = delta_will_do(cache);
+    struct scree__snapshot_writer *w;
+    struct walk walk;
+    int rc = settle(cache, start);
+
+    if (rc != 0)
+        return rc;
+    memcpy(meta.uuid, cache->manifest.uuid, sizeof meta.uuid);
+    meta.generated_high = scree__generator_high(cache); /* all below S is settled */
+    if (delta)
+        meta.since_lsn = cache->manifest.generation[0].replay_lsn;
+    rc = scree__snapshot_begin(cache->env, cache->dir, &meta, &w);
+    if (rc != 0)
+        return rc;
+    cache->snapshot_number++; /* also if it fails: a number is never used twice */
+    walk_init(cache, &meta, &walk);
+    rc = snapshot_fill(ctx, w, start, &walk, g);
+    if (rc == 0)
+        rc = publish(cache, g, delta);
+    if (rc != 0)
+        return rc;
+    cache->snapshot_full = walk.changed * 2 >= walk.pages && walk.changed > 0;
+    cache->table_pages = walk.pages;
+    if (delta)
+        atomic_fetch_add_explicit(&cache->snapshot_delta_bytes, g->file[0].bytes,
+                                  memory_order_relaxed); /* statistics */
+    else
+        cache->full_pages = walk.pages;
+    return 0;
 }
 
 uint64_t
@@ -392,6 +486,13 @@ rate_note(scree_cache *cache, uint64_t start, uint64_t now_ns)
     atomic_store_explicit(&cache->checkpoint_ended_ns, now_ns, memory_order_relaxed);
 }
 
+static void
+checkpointer_wake(scree_cache *cache)
+{
+    atomic_fetch_add_explicit(&cache->checkpoint_asked, 1, memory_order_release);
+    scree__futex_wake(&cache->checkpoint_asked, 1);
+}
+
 static int
 checkpoint_locked(struct scree__context *ctx, bool again, uint64_t *lsn_out)
 {
@@ -415,12 +516,15 @@ checkpoint_locked(struct scree__context *ctx, bool again, uint64_t *lsn_out)
     end = cache->env->now_ns(cache->env->ctx);
     rate_note(cache, start, end);
     atomic_store_explicit(&cache->checkpoint_lsn, start, memory_order_relaxed);
-    atomic_store_explicit(&cache->checkpoint_bytes, g.file_bytes, memory_order_relaxed);
+    atomic_store_explicit(&cache->checkpoint_bytes, g.file[0].bytes, memory_order_relaxed);
     /* Relaxed: statistics. */
     atomic_fetch_add_explicit(&cache->snapshots, 1, memory_order_relaxed);
-    atomic_fetch_add_explicit(&cache->snapshot_bytes, g.file_bytes, memory_order_relaxed);
+    atomic_fetch_add_explicit(&cache->snapshot_bytes, g.file[0].bytes, memory_order_relaxed);
     scree__histogram_add(&cache->snapshot_ns, end - begin);
-    scree__event(cache, SCREE_EVENT_SNAPSHOT, 0, start, g.file_bytes, "snapshot written");
+    scree__event(cache, SCREE_EVENT_SNAPSHOT, 0, start, g.file[0].bytes, "snapshot written");
+    atomic_store_explicit(&cache->compact_asked, 1,
+                          memory_order_relaxed); /* a hint: looked at in time */
+    checkpointer_wake(cache);
     return 0;
 }
 
@@ -462,9 +566,9 @@ max_u64(uint64_t a, uint64_t b)
 
 /*
  * How much log lies between two snapshots. What dies stays on disk for up to two of them, so: a small share
- * of the dead bytes that space_amp_target allows. But a full snapshot walks every chain and writes the whole
- * table: not less than a multiple of its bytes, nor than what is written in DUTY times the length of that
- * walk, as far as disk use allows.
+ * of the dead bytes that space_amp_target allows. But a snapshot walks the whole table and writes what has
+ * changed: not less than a multiple of what the last one wrote, nor than what is written in DUTY times the
+ * length of that walk, as far as disk use allows.
  */
 uint64_t
 scree__checkpoint_volume(const scree_cache *cache)
@@ -512,8 +616,7 @@ scree__checkpoint_poke(scree_cache *cache)
 {
     if (!checkpoint_due(cache))
         return;
-    atomic_fetch_add_explicit(&cache->checkpoint_asked, 1, memory_order_release);
-    scree__futex_wake(&cache->checkpoint_asked, 1);
+    checkpointer_wake(cache);
 }
 
 int
@@ -527,9 +630,7 @@ scree__checkpoint_drop_older(scree_cache *cache)
     if (m.generations > 1) {
         m.generations = 1;
         m.number++;
-        rc = manifest_store(cache, &m);
-        if (rc == 0)
-            scree__manifest_set(cache, &m);
+        rc = scree__manifest_publish(cache, &m);
     }
     pthread_mutex_unlock(&cache->checkpoint_mutex);
     return rc;
@@ -552,6 +653,7 @@ checkpointer_main(void *arg)
             else
                 scree__collector_wake(cache); /* C6 */
         }
+        scree__compact(cache);
         if (atomic_load_explicit(&cache->checkpoint_stop, memory_order_acquire) == 0)
             scree__futex_wait(&cache->checkpoint_asked, asked, pause);
     }
@@ -570,8 +672,7 @@ void
 scree__checkpointer_stop(scree_cache *cache)
 {
     atomic_store_explicit(&cache->checkpoint_stop, 1, memory_order_release);
-    atomic_fetch_add_explicit(&cache->checkpoint_asked, 1, memory_order_release);
-    scree__futex_wake(&cache->checkpoint_asked, 1);
+    checkpointer_wake(cache);
     pthread_join(cache->checkpointer, NULL);
 }
 

@@ -273,14 +273,19 @@ struct scree_cache {
     struct scree__manifest manifest;  /* under checkpoint_mutex */
     bool pinned;                      /* under checkpoint_mutex; as pin */
     struct scree__generation
-        pin; /* what a backup needs; number 0: there was none, all of the log */
+        pin; /* what a backup needs; no files: there was none, all of the log */
     _Atomic uint64_t pin_lsn,
         retained_lsn;         /* figures: S of the pin (UINT64_MAX: none), of the oldest */
-    uint64_t snapshot_number; /* under checkpoint_mutex: the newest file's */
+    uint64_t snapshot_number;         /* under checkpoint_mutex: of the file begun last */
+    bool snapshot_full;               /* under checkpoint_mutex: the next one is to be full */
+    uint64_t table_pages; /* under checkpoint_mutex: at the last walk, or as recovered */
+    uint64_t full_pages;  /* under checkpoint_mutex: in the newest full file; 0: not known */
+    uint64_t merging_from; /* under checkpoint_mutex: files so numbered and above stay for a merge that is under
+                              way; UINT64_MAX: for none */
     uint64_t
         checkpointed_end; /* under checkpoint_mutex: the log's end when the newest was published */
     _Atomic uint64_t checkpoint_lsn;        /* the newest S */
-    _Atomic uint64_t checkpoint_bytes;      /* the newest file's size */
+    _Atomic uint64_t checkpoint_bytes;      /* what the newest snapshot wrote */
     _Atomic uint64_t checkpoint_disk_bytes; /* of all files retained */
     _Atomic int
         checkpoint_soon; /* a hint of the janitor's: 0, 1 disk is too full, 2 far too full */
@@ -290,13 +295,15 @@ struct scree_cache {
     uint64_t fold_lsn;     /* under checkpoint_mutex */
     uint64_t
         fold_from; /* the same, or the start of the batch that it lies in: no walk begins within one */
-    bool fell_back; /* an older generation was loaded; set before open returns */
+    bool fell_back;                 /* an older generation was loaded; set before open returns */
+    _Atomic uint32_t compact_asked; /* a snapshot was taken since merging was last looked at */
     pthread_t checkpointer;
     _Atomic uint32_t checkpoint_asked; /* futex of the checkpointer */
     _Atomic uint32_t checkpoint_stop; /* set once by close, read with acquire by the checkpointer */
     _Atomic uint64_t snapshots;
     struct scree__histogram snapshot_ns; /* under checkpoint_mutex for writing */
-    _Atomic uint64_t snapshot_bytes;
+    _Atomic uint64_t snapshot_bytes;     /* written: in all, in deltas, in merged files */
+    _Atomic uint64_t snapshot_delta_bytes, snapshot_merge_bytes;
 
     /* space (space.c) */
     pthread_t janitor, collector;
@@ -671,6 +678,8 @@ int scree__checkpoint_again(scree_cache *cache, uint64_t *lsn_out);
 int scree__checkpoint_drop_older(scree_cache *cache);
 /* m is the manifest that counts from now on. Under checkpoint_mutex, or alone. */
 void scree__manifest_set(scree_cache *cache, const struct scree__manifest *m);
+/* The same after it was stored, and what nobody needs any more goes. Under checkpoint_mutex. */
+int scree__manifest_publish(scree_cache *cache, const struct scree__manifest *m);
 /* The replay start of the oldest generation, or of the one pinned: what died below it may go. */
 uint64_t scree__checkpoint_floor(scree_cache *cache);
 /* The newest generation, its file and all of the log that it needs stay until it is unpinned. All zero if there
@@ -690,6 +699,10 @@ void scree__checkpointer_stop(scree_cache *cache);
 /* Hand one record to the recover callback, if it is a user's; state is replaced if it says so. */
 int scree__fold_record(const scree_materializer *m, struct scree_out *state,
                        const struct scree__record *r);
+
+/* compact.c */
+/* Merge files of the newest generation, if enough of them have piled up. On the checkpointer's thread. */
+void scree__compact(scree_cache *cache);
 
 /* clean.c */
 struct scree__clean_result {

@@ -114,21 +114,49 @@ page_push(scree_cache *cache, struct scree__radix_ref ref, const struct scree__p
     return 0;
 }
 
-/* R1, from several threads, each with ids of its own. */
+/* R1. WORD pages: relaxed, a count, read when the threads have been joined. */
+struct load {
+    scree_cache *cache;
+    _Atomic int64_t pages; /* that deltas brought, less those they took */
+};
+
+/* What the page has been given since the files before. */
+static int
+load_added(scree_cache *cache, struct scree__radix_ref ref, const struct scree__snapshot_entry *e)
+{
+    int rc = 0;
+
+    if (slot_tag(word_get(ref)) == SLOT_FREE)
+        return scree__fail(SCREE_E_CORRUPT,
+                           "a delta snapshot adds to page %llu, which is not there",
+                           (unsigned long long)e->id);
+    for (uint32_t i = 0; rc == 0 && i < e->n; i++)
+        if (e->positions[i].lsn > scree__slot_lsn(word_get(ref)))
+            rc = page_push(cache, ref, &e->positions[i], e->version);
+    return rc;
+}
+
+/* From several threads, each with ids of its own. */
 static int
 load_entry(void *arg, const struct scree__snapshot_entry *e)
 {
-    scree_cache *cache = arg;
+    struct load *load = arg;
+    scree_cache *cache = load->cache;
     struct scree__radix_ref ref = scree__radix_make(&cache->radix, e->id);
+    bool live;
 
     if (ref.leaf == NULL)
         return scree__fail(SCREE_E_NO_MEMORY, "no memory for the page table");
     if (e->n > POSITIONS_MAX || e->version % 8 != 0)
         return scree__fail(SCREE_E_CORRUPT, "page %llu: %u records, version %llu in the snapshot",
                            (unsigned long long)e->id, e->n, (unsigned long long)e->version);
+    if (e->added)
+        return load_added(cache, ref, e);
+    live = slot_tag(word_get(ref)) != SLOT_FREE;
+    if (e->delta && live != (e->n > 0))
+        atomic_fetch_add_explicit(&load->pages, e->n > 0 ? 1 : -1, memory_order_relaxed);
     if (e->n == 0) {
-        atomic_store_explicit(scree__radix_word(ref), slot_from_free(e->version),
-                              memory_order_relaxed);
+        word_put(cache, ref, slot_from_free(e->version));
         return 0;
     }
     return page_put(cache, ref, e->positions, e->n, e->version);
@@ -155,34 +183,43 @@ progress(scree_cache *cache, const char *what, uint64_t done, uint64_t total)
                        cache->dir);
 }
 
+/* *pages_out: in the table. */
 static int
-load_newest(scree_cache *cache, struct scree__snapshot_loaded *loaded)
+load_newest(scree_cache *cache, struct scree__snapshot_loaded *loaded, int64_t *pages_out)
 {
     struct scree__manifest *m = &cache->manifest;
     int rc = 0;
 
     memset(loaded, 0, sizeof *loaded);
+    *pages_out = 0;
     while (m->generations > 0) {
-        struct scree__generation g = m->generation[0];
+        const struct scree__generation *g = &m->generation[0];
+        uint64_t bytes = scree__generation_bytes(g);
+        struct load load = {.cache = cache};
 
-        rc = progress(cache, "load", 0, g.file_bytes);
+        rc = progress(cache, "load", 0, bytes);
         if (rc != 0)
             return rc;
-        rc = scree__snapshot_load(cache->env, cache->dir, &g, m->uuid, LOAD_THREADS, load_entry,
-                                  cache, loaded);
-        if (g.number > cache->snapshot_number)
-            cache->snapshot_number = g.number;
-        if (rc == 0)
-            return progress(cache, "load", g.file_bytes, g.file_bytes);
+        rc = scree__snapshot_load(cache->env, cache->dir, g, m->uuid, LOAD_THREADS, load_entry,
+                                  &load, loaded);
+        cache->snapshot_number =
+            scree__max_u64(cache->snapshot_number, scree__generation_newest(g)->number);
+        if (rc == 0) {
+            *pages_out = (int64_t)loaded->full_pages +
+                         atomic_load_explicit(&load.pages, memory_order_relaxed);
+            return progress(cache, "load", bytes, bytes);
+        }
         table_reset(cache);
         if (m->generations == 1 || (rc != SCREE_E_CORRUPT && rc != -ENOENT))
             return rc;
-        scree__event(cache, SCREE_EVENT_SNAPSHOT_FALLBACK, rc, g.replay_lsn, g.file_bytes,
+        scree__event(cache, SCREE_EVENT_SNAPSHOT_FALLBACK, rc, g->replay_lsn, bytes,
                      scree_error_detail());
         /* A generation that cannot be loaded is not retained: its S bounds nothing any more. */
         m->generation[0] = m->generation[1];
         m->generations--;
         cache->fell_back = true;
+        cache->snapshot_full =
+            true; /* it may share a damaged file with what is loaded now, and did not show it */
     }
     return rc;
 }
@@ -366,13 +403,13 @@ table_rebuild(scree_cache *cache, struct replay *replay, struct scree__log_scan_
     const struct scree__manifest *m = &cache->manifest;
     struct scree__snapshot_loaded loaded;
     uint64_t known_stable = m->generations > 0 ? m->generation[0].stable_lsn : 0;
-    int rc = load_newest(cache, &loaded);
+    int rc = load_newest(cache, &loaded, &replay->pages);
 
     if (rc != 0)
         return rc;
+    cache->full_pages = loaded.full_pages;
     replay->start = m->generations > 0 ? m->generation[0].replay_lsn : 0;
     replay->stable = known_stable;
-    replay->pages = (int64_t)(loaded.entries - loaded.tombstones);
     cache->id_high = m->generations > 0 ? loaded.meta.id_high : SCREE_PAGE_ROOT;
     scree__generator_found(cache, loaded.meta.generated_high);
     scree__out_init(&cache->fold, SIZE_MAX / 2);
@@ -416,10 +453,11 @@ scree__recover(scree_cache *cache)
     cache->id_gap = SCREE_PAGE_ROOT;
     cache->id_gap_end = cache->id_high;
     cache->fold_lsn = cache->fold_from = scree__log_tail(cache->log);
-    cache->pages_recovered = (uint64_t)replay.pages;
+    cache->pages_recovered = cache->table_pages = (uint64_t)replay.pages;
     atomic_store_explicit(&cache->checkpoint_lsn, replay.start, memory_order_relaxed);
     if (cache->manifest.generations > 0)
-        atomic_store_explicit(&cache->checkpoint_bytes, cache->manifest.generation[0].file_bytes,
+        atomic_store_explicit(&cache->checkpoint_bytes,
+                              scree__generation_newest(&cache->manifest.generation[0])->bytes,
                               memory_order_relaxed);
     /* Nothing to write at close if nothing is done until then. */
     cache->checkpointed_end =

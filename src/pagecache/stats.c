@@ -69,6 +69,9 @@ stats_fill(scree_cache *cache, scree_stats *s)
     s->user_bytes = sum[COUNT_USER_BYTES];
     s->device_bytes = log.device_bytes + relaxed(&cache->snapshot_bytes);
     s->space_amp = s->live_bytes == 0 ? 0 : (double)s->disk_bytes / (double)s->live_bytes;
+    s->snapshot_bytes = relaxed(&cache->snapshot_bytes);
+    s->snapshot_delta_bytes = relaxed(&cache->snapshot_delta_bytes);
+    s->snapshot_merge_bytes = relaxed(&cache->snapshot_merge_bytes);
     s->write_amp = s->user_bytes == 0 ? 0 : (double)s->device_bytes / (double)s->user_bytes;
 }
 
@@ -187,6 +190,9 @@ visit_fields(const scree_stats *s, const struct visit *v)
         {"waiting_bytes", (double)s->waiting_bytes},
         {"deleted_bytes", (double)s->deleted_bytes},
         {"snapshot_disk_bytes", (double)s->snapshot_disk_bytes},
+        {"snapshot_bytes", (double)s->snapshot_bytes},
+        {"snapshot_delta_bytes", (double)s->snapshot_delta_bytes},
+        {"snapshot_merge_bytes", (double)s->snapshot_merge_bytes},
         {"segments", (double)s->segments},
         {"hit_ratio", s->hit_ratio},
         {"pinned_bytes", (double)s->pinned_bytes},

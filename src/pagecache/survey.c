@@ -79,7 +79,7 @@ tell_snapshot(struct scree__survey *s, const struct scree__generation *g, int co
     const char *at;
 
     (void)snprintf(detail, sizeof detail, "%s", scree_error_detail());
-    scree__snapshot_name(name, SCREE__SNAPSHOT_FILE, g->number, false);
+    scree__snapshot_name(name, SCREE__SNAPSHOT_FILE, scree__generation_newest(g)->number, false);
     at = strstr(detail, "/snapshot-");
     if (at != NULL && strlen(at) > strlen(name))
         memcpy(name, at + 1, strlen(name));
@@ -148,7 +148,7 @@ static int
 listing_visit(void *ctx, const char *name)
 {
     struct listing *l = ctx;
-    enum scree__snapshot_file file;
+    enum scree__file_kind file;
     uint64_t number;
     unsigned i;
     bool tmp;
@@ -405,6 +405,23 @@ table_clear(struct scree__survey *s)
 
 /* ---- V2 ---------------------------------------------------------------------------------------- */
 
+/* What the page has been given since the files before. */
+static int
+entry_add(struct scree__radix_ref ref, const struct scree__snapshot_entry *e)
+{
+    uint64_t depth = slot_depth(word_get(ref));
+    int rc = 0;
+
+    if (slot_tag(word_get(ref)) == SLOT_FREE || depth + e->n > CHAIN_MAX)
+        return scree__fail(SCREE_E_CORRUPT,
+                           "a delta snapshot adds %u records to page %llu, which has %llu", e->n,
+                           (unsigned long long)e->id, (unsigned long long)depth);
+    for (uint32_t i = 0; rc == 0 && i < e->n; i++)
+        if (e->positions[i].lsn > newest_lsn(ref))
+            rc = page_push(ref, &e->positions[i], e->version);
+    return rc;
+}
+
 static int
 entry_load(void *ctx, const struct scree__snapshot_entry *e)
 {
@@ -413,6 +430,8 @@ entry_load(void *ctx, const struct scree__snapshot_entry *e)
 
     if (ref.leaf == NULL)
         return scree__fail(SCREE_E_NO_MEMORY, "no memory for the page table");
+    if (e->added)
+        return entry_add(ref, e);
     if (e->n > CHAIN_MAX || e->version % 8 != 0)
         return scree__fail(SCREE_E_CORRUPT, "page %llu: %u records, version %llu in the snapshot",
                            (unsigned long long)e->id, e->n, (unsigned long long)e->version);
@@ -434,7 +453,8 @@ static int
 generation_take(struct scree__survey *s, const struct scree__generation *g, bool into_table)
 {
     struct scree__snapshot_loaded loaded;
-    int rc = scree__survey_progress(s, "snapshots", 0, g->file_bytes);
+    uint64_t bytes = scree__generation_bytes(g);
+    int rc = scree__survey_progress(s, "snapshots", 0, bytes);
 
     if (rc != 0)
         return rc;
@@ -453,7 +473,13 @@ generation_take(struct scree__survey *s, const struct scree__generation *g, bool
         table_clear(s);
     if (is_damage(rc))
         rc = tell_snapshot(s, g, rc);
-    return rc != 0 ? rc : scree__survey_progress(s, "snapshots", g->file_bytes, g->file_bytes);
+    return rc != 0 ? rc : scree__survey_progress(s, "snapshots", bytes, bytes);
+}
+
+static bool
+same_files(const struct scree__generation *a, const struct scree__generation *b)
+{
+    return a->files == b->files && memcmp(a->file, b->file, a->files * sizeof a->file[0]) == 0;
 }
 
 static int
@@ -471,7 +497,7 @@ generations(struct scree__survey *s)
         bool seen = false;
 
         for (uint32_t k = 0; k < m->generations; k++)
-            seen |= m->generation[k].number == b->generation[i].number;
+            seen |= same_files(&m->generation[k], &b->generation[i]);
         if (!seen)
             rc = generation_take(s, &b->generation[i], false);
     }
@@ -689,7 +715,7 @@ static int
 name_visit(void *ctx, const char *name)
 {
     struct scree__survey *s = ctx;
-    enum scree__snapshot_file file;
+    enum scree__file_kind file;
     uint64_t number;
     bool tmp;
 

@@ -11,8 +11,10 @@
  *     CHAIN      n - 2, the oldest position as in SINGLE, the others: (lsn - end of the one before)
  *                / 8, disk_len / 8
  *     VERSIONED  n - 1, positions as in CHAIN, zigzag(version - end of the newest)
- *     TOMBSTONE  version - replay_lsn
+ *     TOMBSTONE  version - floor
+ *     ADDED      + SINGLE, CHAIN or VERSIONED: as these, in a delta
  *
+ *   "floor" is replay_lsn in a full file, since_lsn in a delta.
  *   "previous end" is lsn + disk_len of the newest position of the page before in this block, 0 for
  *   its first: pages written one after the other cost 3 bytes each, pages scattered over a terabyte
  *   8 or 9. Every block starts from nothing, so that blocks can be read side by side.
@@ -22,7 +24,8 @@
  *   I1 ids grow strictly, within a block and across blocks; none is 0.
  *   I2 positions are multiples of 8, not 0, none empty, oldest first, none overlaps the next.
  *   I3 no position ends above, and no version is above, the trailer's stable_lsn.
- *   I4 a tombstone's version is not below replay_lsn; a page's is not 0.
+ *   I4 a tombstone's version is not below the floor; a page's is not 0. In a delta no position is below
+ *      since_lsn, and only there a page is ADDED.
  *   I5 a page has one encoding: overlong varints and a kind that is not the tightest are refused.
  * HOSTILE BYTES  nothing is believed: every length is compared with what is left before it is used,
  *   a count with the bytes it would need at least; zstd gets a destination of the announced size.
@@ -34,6 +37,8 @@
 
 #define UNIT 8u /* of positions and lengths */
 #define GAP_ESCAPE 31u
+#define BELOW_FLOOR "a tombstone from before the replay start"
+#define BELOW_SINCE "a delta has a position that belongs to what it adds to"
 #define LEVEL 1 /* numbers scattered at random leave little to find; more only costs time */
 
 static_assert(SCREE__SNAPSHOT_HEADER_BYTES == SCREE__SNAPSHOT_PREFIX_BYTES + 16 + 3 * 8 + 2 * 4 + 8,
@@ -116,8 +121,8 @@ scree__snapshot_header_put(unsigned char *p, const struct scree__snapshot_meta *
     memcpy(p + 16, meta->uuid, 16);
     scree__le64_put(p + 32, meta->number);
     scree__le64_put(p + 40, meta->replay_lsn);
-    scree__le64_put(p + 48, 0); /* the number of the file a delta adds to */
-    scree__le32_put(p + 56, SCREE__SNAPSHOT_FULL);
+    scree__le64_put(p + 48, meta->since_lsn);
+    scree__le32_put(p + 56, meta->since_lsn != 0 ? SCREE__SNAPSHOT_DELTA : SCREE__SNAPSHOT_FULL);
     scree__le32_put(p + 60, 0);
     scree__le64_put(p + 64, XXH3_64bits(p, 64));
 }
@@ -133,9 +138,13 @@ scree__snapshot_header_get(const unsigned char *p, struct scree__snapshot_meta *
     memcpy(meta_out->uuid, p + 16, 16);
     meta_out->number = scree__le64_get(p + 32);
     meta_out->replay_lsn = scree__le64_get(p + 40);
+    meta_out->since_lsn = scree__le64_get(p + 48);
     *type_out = scree__le32_get(p + 56);
-    if (*type_out == SCREE__SNAPSHOT_FULL && scree__le64_get(p + 48) != 0)
-        return "a full snapshot names a base";
+    if (*type_out == SCREE__SNAPSHOT_FULL && meta_out->since_lsn != 0)
+        return "a full snapshot adds to another";
+    if (*type_out == SCREE__SNAPSHOT_DELTA &&
+        (meta_out->since_lsn == 0 || meta_out->since_lsn > meta_out->replay_lsn))
+        return "a delta adds to nothing, or to what is newer";
     if (scree__le32_get(p + 60) != 0)
         return "reserved bytes of the header are not zero";
     return NULL;
@@ -286,18 +295,23 @@ scree__snapshot_block_unpack(ZSTD_DCtx *dctx, const struct scree__snapshot_block
 /* ---- entries --------------------------------------------------------------------------------- */
 
 const char *
-scree__snapshot_entry_check(const struct scree__snapshot_entry *e, uint64_t replay_lsn)
+scree__snapshot_entry_check(const struct scree__snapshot_entry *e,
+                            const struct scree__snapshot_meta *meta)
 {
     uint64_t end = 0;
 
     if (e->id == 0)
         return "0 is no page id";
+    if (e->added && (e->n == 0 || meta->since_lsn == 0))
+        return "positions are added to nothing";
     if (e->n == 0)
-        return e->version >= replay_lsn ? NULL : "a tombstone from before the replay start";
+        return e->version >= scree__snapshot_floor(meta) ? NULL : BELOW_FLOOR;
     if (e->version == 0)
         return "a page without a version";
     if (e->n > SCREE__SNAPSHOT_POSITIONS_MAX)
         return "too many positions";
+    if (e->positions[0].lsn < meta->since_lsn)
+        return BELOW_SINCE;
     for (uint32_t i = 0; i < e->n; i++) {
         const struct scree__position *p = &e->positions[i];
 
@@ -310,7 +324,7 @@ scree__snapshot_entry_check(const struct scree__snapshot_entry *e, uint64_t repl
     return NULL;
 }
 
-static enum scree__snapshot_entry_kind
+static unsigned
 entry_kind(uint64_t version, uint64_t end, uint32_t n)
 {
     if (n == 0)
@@ -339,13 +353,14 @@ scree__snapshot_entry_put(struct scree__snapshot_encoder *enc,
 {
     const struct scree__position *newest = e->n > 0 ? &e->positions[e->n - 1] : NULL;
     uint64_t end = newest ? newest->lsn + newest->disk_len : enc->end_lsn;
-    enum scree__snapshot_entry_kind kind = entry_kind(e->version, end, e->n);
+    unsigned kind = entry_kind(e->version, end, e->n);
     uint64_t gap = enc->count == 0 ? 0 : e->id - enc->last_id - 1;
     unsigned char *p = enc->raw + enc->len;
 
     SCREE_ASSERT(enc->len < SCREE__SNAPSHOT_RAW_TARGET);
     SCREE_ASSERT(enc->count == 0 || e->id > enc->last_id); /* I1 */
-    *p++ = (unsigned char)((gap < GAP_ESCAPE ? gap : GAP_ESCAPE) << 3 | (unsigned)kind);
+    *p++ = (unsigned char)((gap < GAP_ESCAPE ? gap : GAP_ESCAPE) << 3 | kind |
+                           (e->added ? (unsigned)SCREE__SNAPSHOT_ENTRY_ADDED : 0));
     if (gap >= GAP_ESCAPE)
         p = varint_put(p, gap - GAP_ESCAPE);
     if (kind == SCREE__SNAPSHOT_ENTRY_CHAIN)
@@ -357,7 +372,7 @@ scree__snapshot_entry_put(struct scree__snapshot_encoder *enc,
     if (kind == SCREE__SNAPSHOT_ENTRY_VERSIONED)
         p = varint_put(p, zigzag(e->version - end));
     if (kind == SCREE__SNAPSHOT_ENTRY_TOMBSTONE)
-        p = varint_put(p, e->version - enc->replay_lsn);
+        p = varint_put(p, e->version - enc->floor_lsn);
 
     if (enc->count++ == 0)
         enc->first_id = e->id;
@@ -368,12 +383,14 @@ scree__snapshot_entry_put(struct scree__snapshot_encoder *enc,
 
 void
 scree__snapshot_cursor_init(struct scree__snapshot_cursor *c, const struct scree__snapshot_block *b,
-                            const void *raw, uint64_t replay_lsn, uint64_t limit_lsn)
+                            const void *raw, const struct scree__snapshot_meta *meta,
+                            uint64_t limit_lsn)
 {
     c->at = raw;
     c->end = c->at + b->raw_len;
     c->left = b->count;
-    c->replay_lsn = replay_lsn;
+    c->floor_lsn = scree__snapshot_floor(meta);
+    c->since_lsn = meta->since_lsn;
     c->limit_lsn = limit_lsn;
     c->first_id = b->first_id;
     c->id = b->first_id - 1;
@@ -458,9 +475,9 @@ version_get(struct scree__snapshot_cursor *c, unsigned kind, uint64_t *version_o
     if (!varint_get(&c->at, c->end, &v))
         return "a version is malformed";
     if (kind == SCREE__SNAPSHOT_ENTRY_TOMBSTONE) {
-        if (c->replay_lsn > c->limit_lsn || v > c->limit_lsn - c->replay_lsn)
+        if (c->floor_lsn > c->limit_lsn || v > c->limit_lsn - c->floor_lsn)
             return "a tombstone is beyond the stable log";
-        *version_out = c->replay_lsn + v;
+        *version_out = c->floor_lsn + v;
         return NULL;
     }
     *version_out = c->end_lsn + unzigzag(v);
@@ -479,7 +496,13 @@ scree__snapshot_entry_get(struct scree__snapshot_cursor *c, struct scree__snapsh
     memset(e_out, 0, sizeof *e_out);
     if (problem)
         return problem;
-    if (kind > SCREE__SNAPSHOT_ENTRY_TOMBSTONE)
+    e_out->delta = c->since_lsn != 0;
+    if (e_out->delta && kind >= SCREE__SNAPSHOT_ENTRY_ADDED) {
+        e_out->added = true;
+        kind -= SCREE__SNAPSHOT_ENTRY_ADDED;
+    }
+    if (kind > SCREE__SNAPSHOT_ENTRY_TOMBSTONE ||
+        (e_out->added && kind == SCREE__SNAPSHOT_ENTRY_TOMBSTONE))
         return "an entry is of an unknown kind";
     if (kind != SCREE__SNAPSHOT_ENTRY_TOMBSTONE) {
         problem = count_get(c, kind, &e_out->n);
@@ -487,6 +510,8 @@ scree__snapshot_entry_get(struct scree__snapshot_cursor *c, struct scree__snapsh
             problem = positions_get(c, e_out->n);
         if (problem)
             return problem;
+        if (c->positions[0].lsn < c->since_lsn)
+            return BELOW_SINCE;
         e_out->positions = c->positions;
     }
     e_out->id = c->id;

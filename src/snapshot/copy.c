@@ -1,5 +1,5 @@
 /*
- * copy.c - copy the file of a generation into another directory.
+ * copy.c - copy the files of a generation into another directory.
  *
  * No atomics. The file is as it was published: its name, its bytes. What it should be stands in the
  * manifest that names it, so whoever opens the copy finds damage (loader.c); here only its length is looked
@@ -84,15 +84,18 @@ scree__snapshot_copy(const scree_env *env, const char *dir, const struct scree__
                      const struct scree__snapshot_copy *to)
 {
     char name[SCREE__SNAPSHOT_NAME_BYTES];
-    int rc;
+    int rc = 0;
 
-    scree__snapshot_name(name, SCREE__SNAPSHOT_FILE, g->number, false);
-    char *from = scree__path_join(dir, name), *path = scree__path_join(to->dir, name);
-    struct copy c = {.env = env, .to = to, .path = path};
+    for (uint32_t i = 0; rc == 0 && i < g->files; i++) {
+        scree__snapshot_name(name, SCREE__SNAPSHOT_FILE, g->file[i].number, false);
+        char *from = scree__path_join(dir, name), *path = scree__path_join(to->dir, name);
+        struct copy c = {.env = env, .to = to, .path = path};
 
-    rc = from != NULL && path != NULL ? file_copy(&c, from, g->file_bytes)
-                                      : scree__fail(SCREE_E_NO_MEMORY, "no memory for a file name");
-    scree__free(from, from == NULL ? 0 : strlen(from) + 1);
-    scree__free(path, path == NULL ? 0 : strlen(path) + 1);
+        rc = from != NULL && path != NULL
+                 ? file_copy(&c, from, g->file[i].bytes)
+                 : scree__fail(SCREE_E_NO_MEMORY, "no memory for a file name");
+        scree__free(from, from == NULL ? 0 : strlen(from) + 1);
+        scree__free(path, path == NULL ? 0 : strlen(path) + 1);
+    }
     return rc;
 }

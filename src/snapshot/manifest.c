@@ -5,9 +5,9 @@
  *     0  magic 8 | version 4 | check 4 | number 8 | uuid 16 | segment_bytes 8
  *    48  materializer version 4 | name length 2 | generations 1 | zero 1 | name
  *        per generation, newest first:  replay_lsn 8 | stable_lsn 8 | files 4 | zero 4
- *            per file:                  type 4 | zero 4 | number 8 | bytes 8 | hash 8
+ *            per file, oldest first:    type 4 | zero 4 | number 8 | bytes 8 | hash 8
  *        hash 8, of all before it
- *   A generation has one file, a full snapshot; a base and its deltas will be several.
+ *   The first file of a generation is full, the others are deltas. Two generations may share files.
  * PROTOCOL  of publishing; no atomics, one thread at a time stores
  *   1 the snapshot file is whole, synced, and its name is durable (writer.c)
  *   2 manifest-<n>.tmp: write, sync, rename to manifest-<n>, sync the directory: published
@@ -20,8 +20,9 @@
  *        manifest        numbered below the predecessor (below n - 1, if none is valid)
  *        manifest .tmp   numbered below n
  *        snapshot        named by neither, and numbered below the newest that n names: one still in
- *                        the making, or finished but not yet published, has a higher number
- *        snapshot .tmp   numbered below the newest that n names
+ *                        the making, or finished but not yet published, has a higher number, or is
+ *                        kept by keep_from, as are those that somebody reads
+ *        snapshot .tmp   numbered below the newest that n names, and below keep_from
  *   I3 damage is passed over towards an older manifest; an unknown version never is: what a newer
  *      library did must not be undone by an older one.
  * FAILURE  before 2: an error, nothing left behind. In 2's last step: an error, and manifest n may
@@ -41,11 +42,13 @@
 #define GENERATION_BYTES 24u
 #define FILE_BYTES 32u
 #define NAME_MAX_BYTES 255u /* of a materializer; struct scree__manifest has room for its NUL */
-#define MANIFEST_BYTES_MAX \
-    (FIXED_BYTES + NAME_MAX_BYTES + SCREE__GENERATIONS_MAX * (GENERATION_BYTES + FILE_BYTES) + 8u)
+#define MANIFEST_BYTES_MAX          \
+    (FIXED_BYTES + NAME_MAX_BYTES + \
+     SCREE__GENERATIONS_MAX * (GENERATION_BYTES + SCREE__GENERATION_FILES_MAX * FILE_BYTES) + 8u)
 #define SEGMENT_BYTES_MIN (64u * 1024)
 #define CANDIDATES_MAX 8u /* manifests looked at, newest first; there are two or three */
-#define VICTIMS_MAX 32u   /* files unlinked by one store, which makes two */
+#define VICTIMS_MAX \
+    128u /* files unlinked by one store, which makes two; merging supersedes up to 64 */
 
 static_assert(sizeof((struct scree__manifest *)0)->materializer == NAME_MAX_BYTES + 1,
               "with its NUL");
@@ -56,7 +59,7 @@ static const char *const name_prefix[] = {
     [SCREE__SNAPSHOT_FILE] = "snapshot-", [SCREE__MANIFEST_FILE] = "manifest-"};
 
 void
-scree__snapshot_name(char name_out[SCREE__SNAPSHOT_NAME_BYTES], enum scree__snapshot_file file,
+scree__snapshot_name(char name_out[SCREE__SNAPSHOT_NAME_BYTES], enum scree__file_kind file,
                      uint64_t number, bool tmp)
 {
     (void)snprintf(name_out, SCREE__SNAPSHOT_NAME_BYTES, "%s%016" PRIx64 "%s", name_prefix[file],
@@ -64,8 +67,8 @@ scree__snapshot_name(char name_out[SCREE__SNAPSHOT_NAME_BYTES], enum scree__snap
 }
 
 bool
-scree__snapshot_name_parse(const char *name, enum scree__snapshot_file *file_out,
-                           uint64_t *number_out, bool *tmp_out)
+scree__snapshot_name_parse(const char *name, enum scree__file_kind *file_out, uint64_t *number_out,
+                           bool *tmp_out)
 {
     uint64_t number = 0;
     const char *digits = name + 9;
@@ -94,7 +97,57 @@ scree__snapshot_name_parse(const char *name, enum scree__snapshot_file *file_out
     return strcmp(name, again) == 0;
 }
 
+/* ---- sizes ----------------------------------------------------------------------------------- */
+
+uint64_t
+scree__generation_bytes(const struct scree__generation *g)
+{
+    uint64_t bytes = 0;
+
+    for (uint32_t i = 0; i < g->files; i++)
+        bytes += g->file[i].bytes;
+    return bytes;
+}
+
+static bool
+generation_names(const struct scree__generation *g, uint64_t number)
+{
+    for (uint32_t i = 0; i < g->files; i++) {
+        if (g->file[i].number == number)
+            return true;
+    }
+    return false;
+}
+
+uint64_t
+scree__generations_bytes(const struct scree__generation *g, uint32_t n)
+{
+    uint64_t bytes = n > 0 ? scree__generation_bytes(g) : 0;
+
+    for (uint32_t i = 1; i < n; i++) {
+        for (uint32_t k = 0; k < g[i].files; k++)
+            bytes += generation_names(&g[i - 1], g[i].file[k].number) ? 0 : g[i].file[k].bytes;
+    }
+    return bytes;
+}
+
 /* ---- bytes ----------------------------------------------------------------------------------- */
+
+static const char *
+files_check(const struct scree__generation *g)
+{
+    if (g->files == 0 || g->files > SCREE__GENERATION_FILES_MAX)
+        return "a generation has no files, or too many";
+    for (uint32_t i = 0; i < g->files; i++) {
+        const struct scree__snapshot_file *f = &g->file[i];
+
+        if (f->bytes < SCREE__SNAPSHOT_FILE_BYTES_MIN || f->bytes > INT64_MAX)
+            return "a generation's file has an impossible length";
+        if (i > 0 && f->number <= f[-1].number)
+            return "a generation's files are not oldest first";
+    }
+    return NULL;
+}
 
 static const char *
 generations_check(const struct scree__manifest *m)
@@ -103,12 +156,15 @@ generations_check(const struct scree__manifest *m)
         return "too many generations";
     for (uint32_t i = 0; i < m->generations; i++) {
         const struct scree__generation *g = &m->generation[i];
+        const char *problem = files_check(g);
 
+        if (problem)
+            return problem;
         if (g->replay_lsn > g->stable_lsn)
             return "a generation's replay start is not stable";
-        if (g->file_bytes < SCREE__SNAPSHOT_FILE_BYTES_MIN || g->file_bytes > INT64_MAX)
-            return "a generation's file has an impossible length";
-        if (i > 0 && (g->number >= g[-1].number || g->replay_lsn > g[-1].replay_lsn))
+        if (i > 0 &&
+            (scree__generation_newest(g)->number >= scree__generation_newest(g - 1)->number ||
+             g->replay_lsn > g[-1].replay_lsn))
             return "generations are not newest first";
     }
     return NULL;
@@ -131,15 +187,17 @@ generation_put(unsigned char *p, const struct scree__generation *g)
 {
     scree__le64_put(p, g->replay_lsn);
     scree__le64_put(p + 8, g->stable_lsn);
-    scree__le32_put(p + 16, 1);
+    scree__le32_put(p + 16, g->files);
     scree__le32_put(p + 20, 0);
     p += GENERATION_BYTES;
-    scree__le32_put(p, SCREE__SNAPSHOT_FULL);
-    scree__le32_put(p + 4, 0);
-    scree__le64_put(p + 8, g->number);
-    scree__le64_put(p + 16, g->file_bytes);
-    scree__le64_put(p + 24, g->file_hash);
-    return p + FILE_BYTES;
+    for (uint32_t i = 0; i < g->files; i++, p += FILE_BYTES) {
+        scree__le32_put(p, i == 0 ? SCREE__SNAPSHOT_FULL : SCREE__SNAPSHOT_DELTA);
+        scree__le32_put(p + 4, 0);
+        scree__le64_put(p + 8, g->file[i].number);
+        scree__le64_put(p + 16, g->file[i].bytes);
+        scree__le64_put(p + 24, g->file[i].hash);
+    }
+    return p;
 }
 
 static size_t
@@ -165,33 +223,52 @@ manifest_put(unsigned char bytes[MANIFEST_BYTES_MAX], const struct scree__manife
     return (size_t)(p - bytes) + 8;
 }
 
-/* What p holds of a generation is inside the manifest: the length was computed from the counts. */
 static const char *
-generation_get(const unsigned char *p, struct scree__generation *g)
+file_get(const unsigned char *p, bool first, struct scree__snapshot_file *f)
 {
+    if (scree__le32_get(p) != (first ? SCREE__SNAPSHOT_FULL : SCREE__SNAPSHOT_DELTA) ||
+        scree__le32_get(p + 4) != 0)
+        return "a generation's files are not a full one and deltas";
+    f->number = scree__le64_get(p + 8);
+    f->bytes = scree__le64_get(p + 16);
+    f->hash = scree__le64_get(p + 24);
+    return NULL;
+}
+
+/* *at is moved on, up to end. */
+static const char *
+generation_get(const unsigned char **at, const unsigned char *end, struct scree__generation *g)
+{
+    const unsigned char *p = *at;
+    const char *problem = NULL;
+
+    if ((size_t)(end - p) < GENERATION_BYTES)
+        return "its length is not that of its contents";
     g->replay_lsn = scree__le64_get(p);
     g->stable_lsn = scree__le64_get(p + 8);
-    if (scree__le32_get(p + 16) != 1 || scree__le32_get(p + 20) != 0)
-        return "a generation has other than one file";
+    g->files = scree__le32_get(p + 16);
+    if (g->files == 0 || g->files > SCREE__GENERATION_FILES_MAX || scree__le32_get(p + 20) != 0)
+        return "a generation has no files, or too many";
     p += GENERATION_BYTES;
-    if (scree__le32_get(p) != SCREE__SNAPSHOT_FULL || scree__le32_get(p + 4) != 0)
-        return "a generation's file is no full snapshot";
-    g->number = scree__le64_get(p + 8);
-    g->file_bytes = scree__le64_get(p + 16);
-    g->file_hash = scree__le64_get(p + 24);
-    return NULL;
+    if ((size_t)(end - p) < g->files * (size_t)FILE_BYTES)
+        return "its length is not that of its contents";
+    for (uint32_t i = 0; i < g->files && !problem; i++, p += FILE_BYTES)
+        problem = file_get(p, i == 0, &g->file[i]);
+    *at = p;
+    return problem;
 }
 
 /* The prefix has been checked. */
 static const char *
 manifest_get(const unsigned char *bytes, size_t len, struct scree__manifest *m_out)
 {
-    const unsigned char *p = bytes + FIXED_BYTES;
+    const unsigned char *p = bytes + FIXED_BYTES, *end;
     const char *problem = NULL;
     size_t name_len;
 
     if (len < FIXED_BYTES + 8 || len > MANIFEST_BYTES_MAX)
         return "its length is out of bounds";
+    end = bytes + len - 8;
     if (scree__le64_get(bytes + len - 8) != XXH3_64bits(bytes, len - 8))
         return "it fails its checksum";
     m_out->number = scree__le64_get(bytes + 16);
@@ -202,17 +279,16 @@ manifest_get(const unsigned char *bytes, size_t len, struct scree__manifest *m_o
     name_len = (size_t)bytes[52] | (size_t)bytes[53] << 8;
     if (name_len > NAME_MAX_BYTES || m_out->generations > SCREE__GENERATIONS_MAX || bytes[55] != 0)
         return "a count is out of bounds";
-    if (len !=
-        FIXED_BYTES + name_len + m_out->generations * (size_t)(GENERATION_BYTES + FILE_BYTES) + 8)
+    if (name_len > (size_t)(end - p))
         return "its length is not that of its contents";
     if (memchr(p, 0, name_len))
         return "the materializer's name holds a NUL";
     memcpy(m_out->materializer, p, name_len);
     p += name_len;
-    for (uint32_t i = 0; i < m_out->generations && !problem; i++) {
-        problem = generation_get(p, &m_out->generation[i]);
-        p += GENERATION_BYTES + FILE_BYTES;
-    }
+    for (uint32_t i = 0; i < m_out->generations && !problem; i++)
+        problem = generation_get(&p, end, &m_out->generation[i]);
+    if (!problem && p != end)
+        problem = "its length is not that of its contents";
     return problem ? problem : manifest_check(m_out);
 }
 
@@ -229,7 +305,7 @@ static int
 candidates_visit(void *ctx, const char *name)
 {
     struct candidates *c = ctx;
-    enum scree__snapshot_file file;
+    enum scree__file_kind file;
     uint64_t number;
     bool tmp;
     unsigned i;
@@ -348,7 +424,7 @@ scree__manifest_load(const scree_env *env, const char *dir, struct scree__manife
 struct victims {
     const struct scree__manifest *now, *before; /* before: all zero if there is none */
     uint64_t manifests_below;
-    uint64_t snapshots_below;
+    uint64_t snapshots_below; /* and below keep_from */
     char name[VICTIMS_MAX][SCREE__SNAPSHOT_NAME_BYTES];
     unsigned count;
 };
@@ -357,7 +433,7 @@ static bool
 manifest_names(const struct scree__manifest *m, uint64_t snapshot)
 {
     for (uint32_t i = 0; i < m->generations; i++) {
-        if (m->generation[i].number == snapshot)
+        if (generation_names(&m->generation[i], snapshot))
             return true;
     }
     return false;
@@ -367,7 +443,7 @@ static int
 victims_visit(void *ctx, const char *name)
 {
     struct victims *v = ctx;
-    enum scree__snapshot_file file;
+    enum scree__file_kind file;
     uint64_t number;
     bool tmp, goes;
 
@@ -411,7 +487,8 @@ manifest_clean(const scree_env *env, const char *dir, const struct scree__manife
         v.manifests_below = previous;
     else
         return; /* the predecessor could not be read, so what it needs is not known */
-    v.snapshots_below = m->generations > 0 ? m->generation[0].number : 0;
+    v.snapshots_below =
+        m->generations > 0 ? scree__generation_newest(&m->generation[0])->number : 0;
     if (v.snapshots_below > keep_from)
         v.snapshots_below = keep_from;
     /* Unlinked after the listing: an env need not bear both at once. */

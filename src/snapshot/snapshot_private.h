@@ -50,8 +50,7 @@ static_assert(SCREE__SNAPSHOT_RAW_TARGET + SCREE__SNAPSHOT_ENTRY_BYTES_MAX <=
    allocate is thereby bounded by the size of the file. */
 #define SCREE__SNAPSHOT_STATE_RATIO_MAX 64u
 
-/* What a snapshot file is. Deltas are named so that a reader of this version can refuse them by
-   name; it neither writes nor reads them. */
+/* What a snapshot file is. */
 enum scree__snapshot_type { SCREE__SNAPSHOT_FULL = 1, SCREE__SNAPSHOT_DELTA = 2 };
 
 enum scree__snapshot_block_kind {
@@ -62,12 +61,13 @@ enum scree__snapshot_block_kind {
 
 enum scree__snapshot_packing { SCREE__SNAPSHOT_STORED = 0, SCREE__SNAPSHOT_ZSTD = 1 };
 
-/* Low three bits of an entry's tag; 4 to 7 are free for what deltas will need. */
+/* Low three bits of an entry's tag. */
 enum scree__snapshot_entry_kind {
     SCREE__SNAPSHOT_ENTRY_SINGLE = 0,    /* one position, version = its end */
     SCREE__SNAPSHOT_ENTRY_CHAIN = 1,     /* two or more, version = the end of the newest */
     SCREE__SNAPSHOT_ENTRY_VERSIONED = 2, /* one or more, any other version */
-    SCREE__SNAPSHOT_ENTRY_TOMBSTONE = 3
+    SCREE__SNAPSHOT_ENTRY_TOMBSTONE = 3,
+    SCREE__SNAPSHOT_ENTRY_ADDED = 4 /* added to the first three, in a delta; 7 is not used */
 };
 
 struct scree__snapshot_block {
@@ -153,13 +153,22 @@ const char *scree__snapshot_block_unpack(ZSTD_DCtx *dctx, const struct scree__sn
 struct scree__snapshot_encoder {
     unsigned char *raw; /* SCREE__SNAPSHOT_RAW_MAX bytes */
     size_t len;
-    uint64_t replay_lsn;
+    uint64_t floor_lsn; /* of tombstones */
     uint64_t first_id, last_id;
     uint64_t end_lsn; /* of the newest position of the last page; 0 at the start of a block */
     uint32_t count;
 };
 
-const char *scree__snapshot_entry_check(const struct scree__snapshot_entry *e, uint64_t replay_lsn);
+/* No tombstone is below it. */
+static inline uint64_t
+scree__snapshot_floor(const struct scree__snapshot_meta *meta)
+{
+    return meta->since_lsn != 0 ? meta->since_lsn : meta->replay_lsn;
+}
+
+/* meta: of the file it is in. */
+const char *scree__snapshot_entry_check(const struct scree__snapshot_entry *e,
+                                        const struct scree__snapshot_meta *meta);
 /* e has passed the check, has a larger id than the last, and the block is below its target. */
 void scree__snapshot_entry_put(struct scree__snapshot_encoder *enc,
                                const struct scree__snapshot_entry *e);
@@ -168,10 +177,11 @@ void scree__snapshot_entry_put(struct scree__snapshot_encoder *enc,
 struct scree__snapshot_cursor {
     const unsigned char *at, *end;
     struct scree__position
-        *positions; /* scratch of the caller: SCREE__SNAPSHOT_POSITIONS_MAX, or half
+        *positions;     /* scratch of the caller: SCREE__SNAPSHOT_POSITIONS_MAX, or half
                                           as many as the block has raw bytes */
-    uint32_t left;  /* entries */
-    uint64_t replay_lsn;
+    uint32_t left;      /* entries */
+    uint64_t floor_lsn; /* no tombstone is below it */
+    uint64_t since_lsn; /* in a delta: no position is below it, else 0 */
     uint64_t limit_lsn; /* nothing is above it */
     uint64_t first_id;
     uint64_t id;      /* of the last entry; first_id - 1 before it */
@@ -181,11 +191,68 @@ struct scree__snapshot_cursor {
 
 void scree__snapshot_cursor_init(struct scree__snapshot_cursor *c,
                                  const struct scree__snapshot_block *b, const void *raw,
-                                 uint64_t replay_lsn, uint64_t limit_lsn);
+                                 const struct scree__snapshot_meta *meta, uint64_t limit_lsn);
 /* Only while c->left > 0. e_out->positions lives until the next call. */
 const char *scree__snapshot_entry_get(struct scree__snapshot_cursor *c,
                                       struct scree__snapshot_entry *e_out);
 /* After the last entry: whether the block ends where it says. */
 const char *scree__snapshot_cursor_finish(const struct scree__snapshot_cursor *c);
+
+/* ---- reader.c: one file, checked, then block by block --------------------------------------- */
+
+struct scree__snapshot_noted {
+    struct scree__snapshot_block block;
+    uint64_t offset;       /* of its payload in the file */
+    uint64_t state_offset; /* of its bytes in the state */
+};
+
+/* Set by open, read only from then on. */
+struct scree__snapshot_reader {
+    const scree_env *env;
+    char *path;
+    int file;
+    uint64_t file_bytes;
+    struct scree__snapshot_meta meta; /* id_high: the trailer's */
+    struct scree__snapshot_trailer trailer;
+    struct scree__snapshot_noted *blocks;
+    size_t block_count, block_cap;
+    uint32_t stored_max, raw_max; /* of one block */
+};
+
+/* File i of a generation, and all of it checked but the insides of its blocks. before: the one before it,
+   whose meta and trailer must fit; NULL if it is not known. Close it also after an error. CORRUPT, FORMAT,
+   -errno, NO_MEMORY. */
+int scree__snapshot_reader_open(struct scree__snapshot_reader *r, const scree_env *env,
+                                const char *dir, const struct scree__generation *g, uint32_t i,
+                                const uint8_t uuid[16],
+                                const struct scree__snapshot_reader *before);
+void scree__snapshot_reader_close(struct scree__snapshot_reader *r);
+int scree__snapshot_reader_corrupt(const struct scree__snapshot_reader *r, uint64_t offset,
+                                   const char *what, const char *problem);
+
+/* What one thread needs to look into blocks of a file. */
+struct scree__snapshot_desk {
+    const struct scree__snapshot_reader *reader;
+    unsigned char *stored;
+    unsigned char *raw;
+    struct scree__position *positions;
+    size_t positions_bytes;
+    ZSTD_DCtx *dctx;
+    const struct scree__snapshot_noted *noted; /* the block that lies on it */
+    struct scree__snapshot_cursor cursor;
+};
+
+/* NO_MEMORY. Clear it also after an error. */
+int scree__snapshot_desk_init(struct scree__snapshot_desk *d,
+                              const struct scree__snapshot_reader *r);
+void scree__snapshot_desk_clear(struct scree__snapshot_desk *d);
+/* Read a block of entries, ready for next. CORRUPT, -errno. */
+int scree__snapshot_desk_entries(struct scree__snapshot_desk *d,
+                                 const struct scree__snapshot_noted *noted);
+/* The next entry of that block: 1, or 0 at its end. CORRUPT. positions live until the next call. */
+int scree__snapshot_desk_next(struct scree__snapshot_desk *d, struct scree__snapshot_entry *e_out);
+/* Read a block of the state to where it belongs in it. */
+int scree__snapshot_desk_state(struct scree__snapshot_desk *d,
+                               const struct scree__snapshot_noted *noted, unsigned char *state);
 
 #endif

@@ -207,7 +207,7 @@ scree__snapshot_begin(const scree_env *env, const char *dir,
         memset(w, 0, sizeof *w);
         w->env = env;
         w->meta = *meta;
-        w->enc.replay_lsn = meta->replay_lsn;
+        w->enc.floor_lsn = scree__snapshot_floor(meta);
         w->top_lsn = meta->replay_lsn;
     }
     if (!w || !writer_equip(w, dir, meta->number)) {
@@ -243,6 +243,16 @@ scree__snapshot_abandon(struct scree__snapshot_writer *w)
     writer_destroy(w);
 }
 
+void
+scree__snapshot_remove(const scree_env *env, const char *dir, uint64_t number)
+{
+    char *path = path_make(dir, number, false);
+
+    if (path)
+        (void)env->unlink(env->ctx, path);
+    path_free(path);
+}
+
 /* ---- add, finish ----------------------------------------------------------------------------- */
 
 static uint64_t
@@ -256,7 +266,7 @@ entry_top(const struct scree__snapshot_entry *e)
 int
 scree__snapshot_add(struct scree__snapshot_writer *w, const struct scree__snapshot_entry *e)
 {
-    const char *problem = scree__snapshot_entry_check(e, w->meta.replay_lsn);
+    const char *problem = scree__snapshot_entry_check(e, &w->meta);
     uint64_t top;
 
     if (w->error != 0)
@@ -340,11 +350,12 @@ scree__snapshot_finish(struct scree__snapshot_writer *w, scree_slice state, uint
         scree__snapshot_abandon(w);
         return rc;
     }
-    generation_out->number = w->meta.number;
     generation_out->replay_lsn = w->meta.replay_lsn;
     generation_out->stable_lsn = stable_lsn;
-    generation_out->file_bytes = w->offset;
-    generation_out->file_hash = XXH3_64bits_digest(&w->hash);
+    generation_out->files = 1;
+    generation_out->file[0].number = w->meta.number;
+    generation_out->file[0].bytes = w->offset;
+    generation_out->file[0].hash = XXH3_64bits_digest(&w->hash);
     writer_destroy(w);
     return 0;
 }

@@ -149,7 +149,7 @@ u64_at(const unsigned char *bytes, size_t at)
 }
 
 /* The newest manifest that is whole names generations, newest first (docs/snapshot_format.md). Damages the
-   first one's file; false if there is no second one to fall back to. */
+   newest file of the first; false if there is no second one to fall back to. */
 static bool
 newest_snapshot_damage(void)
 {
@@ -173,8 +173,10 @@ newest_snapshot_damage(void)
         free(manifest);
         return false;
     }
-    KIT_CHECK(generation + 40 <= len, "a manifest of %zu bytes", len);
-    snprintf(name, sizeof(name), "snapshot-%016" PRIx64, u64_at(manifest, generation + 32));
+    KIT_CHECK(generation + 24 <= len, "a manifest of %zu bytes", len);
+    generation += 24 + 32 * (u64_at(manifest, generation + 16) - 1); /* its newest file, which it alone has */
+    KIT_CHECK(generation + 32 <= len, "a manifest of %zu bytes", len);
+    snprintf(name, sizeof(name), "snapshot-%016" PRIx64, u64_at(manifest, generation + 8));
     free(manifest);
     bytes = kit_file_read(copy, name, &len);
     KIT_CHECK(bytes != NULL && len > 100, "%s is published, but not there", name);

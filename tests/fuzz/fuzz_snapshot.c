@@ -120,7 +120,7 @@ snapshot_rehash(unsigned char *data, size_t len)
 static void
 fuzz_snapshot(const scree_env *env, unsigned char *data, size_t len, int rehash)
 {
-    struct scree__generation g = {.file_bytes = len, .stable_lsn = UINT64_MAX};
+    struct scree__generation g = {.files = 1, .stable_lsn = UINT64_MAX, .file = {{.bytes = len}}};
     struct scree__snapshot_loaded l;
     struct seen s = {0};
     uint8_t uuid[16] = {0};

@@ -111,7 +111,7 @@ flip(uint64_t at, const struct scree__generation *g)
     unsigned char byte = 0;
     int file;
 
-    snprintf(path, sizeof path, "%s/snapshot-%016" PRIx64, dir, g->number);
+    snprintf(path, sizeof path, "%s/snapshot-%016" PRIx64, dir, g->file[0].number);
     file = open(path, O_RDWR);
     require(file >= 0 && pread(file, &byte, 1, (off_t)at) == 1, path);
     byte ^= 0x10;
@@ -143,7 +143,7 @@ round_run(uint64_t seed, unsigned threads_max, const unsigned char *state)
     if (written > 0)
         require(load(&g, seed, threads, 1 + mix(seed + 3) % written, &visits, slice) == REFUSED,
                 "refusing visitor");
-    flip(mix(seed + 4) % g.file_bytes, &g);
+    flip(mix(seed + 4) % g.file[0].bytes, &g);
     require(load(&g, seed, threads, 0, &visits, slice) == SCREE_E_CORRUPT && visits == 0, "damage");
 }
 

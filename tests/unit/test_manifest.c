@@ -16,11 +16,24 @@ SUITE(manifest_fault);
 static struct scree__generation
 generation_of(uint64_t number)
 {
-    return (struct scree__generation){.number = number,
-                                      .replay_lsn = 0x10000 * number,
+    return (struct scree__generation){.replay_lsn = 0x10000 * number,
                                       .stable_lsn = 0x10000 * number + 64,
-                                      .file_bytes = 1000 + number,
-                                      .file_hash = UINT64_C(0xfedcba9876543210) + number};
+                                      .files = 1,
+                                      .file = {{.number = number,
+                                                .bytes = 1000 + number,
+                                                .hash = UINT64_C(0xfedcba9876543210) + number}}};
+}
+
+/* A base and its delta. */
+static struct scree__generation
+generation_of_two(uint64_t base, uint64_t delta)
+{
+    struct scree__generation g = generation_of(delta);
+
+    g.files = 2;
+    g.file[1] = g.file[0];
+    g.file[0] = generation_of(base).file[0];
+    return g;
 }
 
 /* Number n, naming snapshots n and n - 1. */
@@ -72,6 +85,30 @@ Test(manifest_roundtrip, none_one_and_two_generations, .timeout = 10)
     roundtrip(manifest_of(UINT64_MAX, 2));
 }
 
+Test(manifest_roundtrip, generations_of_many_files_shared_or_not, .timeout = 10)
+{
+    struct scree__manifest m = manifest_of(200, 2);
+
+    for (uint32_t files = 1; files <= SCREE__GENERATION_FILES_MAX; files += files < 4 ? 1 : 30) {
+        for (uint32_t i = 0; i < 2; i++) {
+            m.generation[i] = generation_of(200 - i);
+            m.generation[i].files = files;
+            for (uint32_t k = 0; k < files; k++)
+                m.generation[i].file[k] = generation_of(200 - i - (files - 1) + k).file[0];
+        }
+        roundtrip(m);
+        cr_assert(eq(u64, scree__generation_bytes(&m.generation[0]),
+                     scree__generations_bytes(m.generation, 1)));
+        cr_assert(eq(u64, scree__generations_bytes(m.generation, 2),
+                     scree__generation_bytes(&m.generation[0]) + m.generation[1].file[0].bytes));
+    }
+    m.generation[1] = m.generation[0] =
+        generation_of_two(198, 200); /* what is shared counts once */
+    m.generation[1].files = 1;
+    cr_assert(eq(u64, scree__generations_bytes(m.generation, 2),
+                 scree__generation_bytes(&m.generation[0])));
+}
+
 Test(manifest_roundtrip, names_of_every_length, .timeout = 10)
 {
     struct scree__manifest m = manifest_of(1, 2);
@@ -114,7 +151,7 @@ Test(manifest_roundtrip, what_cannot_be_is_not_stored, .timeout = 10)
     m.generations = 3;
     cr_assert(eq(int, store(m), SCREE_E_INVALID));
     m = manifest_of(5, 2);
-    m.generation[1].number = 5;
+    m.generation[1].file[0].number = 5;
     cr_assert(eq(int, store(m), SCREE_E_INVALID));
     m = manifest_of(5, 2);
     m.generation[1].replay_lsn = m.generation[1].stable_lsn = m.generation[0].replay_lsn + 8;
@@ -123,7 +160,18 @@ Test(manifest_roundtrip, what_cannot_be_is_not_stored, .timeout = 10)
     m.generation[0].stable_lsn = m.generation[0].replay_lsn - 1;
     cr_assert(eq(int, store(m), SCREE_E_INVALID));
     m = manifest_of(5, 2);
-    m.generation[0].file_bytes = 100;
+    m.generation[0].file[0].bytes = 100;
+    cr_assert(eq(int, store(m), SCREE_E_INVALID));
+    m = manifest_of(5, 2);
+    m.generation[0].files = 0;
+    cr_assert(eq(int, store(m), SCREE_E_INVALID));
+    m.generation[0].files = SCREE__GENERATION_FILES_MAX + 1;
+    cr_assert(eq(int, store(m), SCREE_E_INVALID));
+    m = manifest_of(5, 1);
+    m.generation[0] = generation_of_two(5, 5);
+    cr_assert(eq(int, store(m), SCREE_E_INVALID));
+    m.generation[0] = generation_of_two(4, 5);
+    m.generation[0].file[1].bytes = 100;
     cr_assert(eq(int, store(m), SCREE_E_INVALID));
     cr_assert(eq(uint, fixture_count(), 0));
 }
@@ -131,9 +179,11 @@ Test(manifest_roundtrip, what_cannot_be_is_not_stored, .timeout = 10)
 Test(manifest_bytes, are_those_of_the_documented_example, .timeout = 10)
 {
     unsigned char doc[1024], *data;
-    size_t doc_len = fixture_example(1, doc, sizeof doc), len;
+    size_t doc_len = fixture_example(2, doc, sizeof doc), len;
+    struct scree__manifest m = manifest_of(2, 1);
 
-    cr_assert(eq(int, store(manifest_of(2, 1)), 0));
+    m.generation[0] = generation_of_two(2, 3);
+    cr_assert(eq(int, store(m), 0));
     data = fixture_read("manifest-0000000000000002", &len);
     if (doc_len != len || memcmp(doc, data, len) != 0) {
         for (size_t i = 0; i < len; i++)
@@ -163,7 +213,7 @@ Test(manifest_bytes, names_are_ours_to_the_byte, .timeout = 10)
                                             "mapshot-00000000000000001",
                                             "segment-00000000000000001",
                                             "manifest-0x00000000000001"};
-    enum scree__snapshot_file file;
+    enum scree__file_kind file;
     uint64_t number;
     bool tmp;
 
@@ -193,13 +243,23 @@ falls_back(const unsigned char *data, size_t len, const char *what, size_t where
     cr_assert(eq(u32, skipped, 1), "%s %zu", what, where);
 }
 
+/* Manifests 2 and 3; 3 has generations of one and of two files. */
+static void
+two_manifests(void)
+{
+    struct scree__manifest m = manifest_of(3, 2);
+
+    cr_assert(eq(int, store(manifest_of(2, 2)), 0));
+    m.generation[0] = generation_of_two(2, 3);
+    cr_assert(eq(int, store(m), 0));
+}
+
 Test(manifest_damage, every_flipped_bit_and_every_cut_falls_back, .timeout = 60)
 {
     unsigned char *data;
     size_t len;
 
-    cr_assert(eq(int, store(manifest_of(2, 2)), 0));
-    cr_assert(eq(int, store(manifest_of(3, 2)), 0));
+    two_manifests();
     data = fixture_read(NEWEST, &len);
     for (size_t i = 0; i < len * 8; i++) {
         data[i / 8] ^= (unsigned char)(1u << i % 8);
@@ -229,8 +289,7 @@ Test(manifest_damage, hostile_bytes_with_right_checksums_are_valid_or_passed_ove
     uint32_t skipped;
     size_t len;
 
-    cr_assert(eq(int, store(manifest_of(2, 2)), 0));
-    cr_assert(eq(int, store(manifest_of(3, 2)), 0));
+    two_manifests();
     data = fixture_read(NEWEST, &len);
     for (size_t i = 16; i < len - 8; i++) {
         for (unsigned by = 1; by < 256; by = by * 2 + 1) {
@@ -240,6 +299,8 @@ Test(manifest_damage, hostile_bytes_with_right_checksums_are_valid_or_passed_ove
             cr_assert(eq(int, load(&m, &skipped), 0));
             cr_assert(m.segment_bytes >= 65536 && m.segment_bytes % 4096 == 0);
             cr_assert(m.generations <= 2 && memchr(m.materializer, 0, 256));
+            for (uint32_t g = 0; g < m.generations; g++)
+                cr_assert(m.generation[g].files >= 1 && m.generation[g].files <= 64);
             cr_assert(m.number == 3 - skipped);
             data[i] ^= (unsigned char)by;
         }
@@ -344,6 +405,24 @@ Test(manifest_clean, what_is_in_the_making_is_kept_and_old_rubbish_is_not, .time
     cr_assert(eq(uint, fixture_count(), 5)); /* and two manifests */
 }
 
+Test(manifest_clean, all_files_of_a_generation_are_kept_and_what_is_pinned, .timeout = 10)
+{
+    struct scree__manifest m = manifest_of(9, 1);
+
+    for (uint64_t n = 1; n <= 9; n++)
+        touch_snapshot(n, false);
+    touch_snapshot(5, true);
+    m.generation[0] = generation_of_two(3, 9);
+    cr_assert(eq(int, scree__manifest_store_keeping(scree_env_posix(), fixture_dir, &m, 4), 0));
+    cr_assert(fixture_lacks("snapshot-0000000000000002"));
+    cr_assert(fixture_has("snapshot-0000000000000003"));
+    cr_assert(fixture_has("snapshot-0000000000000004"));
+    cr_assert(fixture_has("snapshot-0000000000000005.tmp"));
+    cr_assert(eq(uint, fixture_count(), 9)); /* seven snapshots, the tmp, the manifest */
+    cr_assert(eq(int, store(m), 0));
+    cr_assert(eq(uint, fixture_count(), 3));
+}
+
 Test(manifest_clean, strangers_are_never_touched, .timeout = 10)
 {
     static const char *const strangers[] = {"notes.txt",
@@ -425,7 +504,7 @@ publish(const scree_env *env, uint64_t n, const struct scree__manifest *before)
 {
     struct scree__manifest m = *before;
     struct scree__position p = {8, 8};
-    struct scree__snapshot_entry e = {1, 1000 * n, &p, 1};
+    struct scree__snapshot_entry e = {.id = 1, .version = 1000 * n, .positions = &p, .n = 1};
     struct scree__snapshot_meta meta = {.number = n, .replay_lsn = 8};
     struct scree__snapshot_writer *w;
     int rc;
@@ -461,7 +540,7 @@ recover(struct scree__manifest *m_out)
                                           m_out->uuid, 1, count_visit, &sum, &l),
                      0),
                   "%s", scree_error_detail());
-        cr_assert(eq(u64, sum, 1000 * m_out->generation[i].number));
+        cr_assert(eq(u64, sum, 1000 * m_out->generation[i].file[0].number));
     }
     return m_out->number;
 }
