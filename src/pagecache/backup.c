@@ -286,8 +286,8 @@ files_copy(struct backup *b)
     int rc = scree__env_replace_file(cache->env, b->dir, SCREE__INCOMPLETE_NAME, incomplete_text,
                                      sizeof incomplete_text - 1);
 
-    b->total = scree__log_copy_bytes(cache->log, log.floor, log.end) +
-               scree__generation_bytes(&b->pin);
+    b->total =
+        scree__log_copy_bytes(cache->log, log.floor, log.end) + scree__generation_bytes(&b->pin);
     if (rc == 0)
         rc = report(b);
     if (rc == 0)

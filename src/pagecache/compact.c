@@ -2,17 +2,17 @@
  * compact.c - merge the files of the newest generation, so that they stay few and what is loaded stays
  * small.
  *
- * With B the bytes of the full file, D those of the deltas behind it, and E what a full file of now would take
+ * With B the bytes of the full file, D those of the deltas behind it, and E what a full file would take now
  * (B, as the number of pages has changed since):
- *   D >= E or D >= 2 B   all of them become a full file. What is written is at most what the deltas were, the
- *                        second time a table doubles by its deltas alone half again as much.
+ *   D >= E or D >= 2 B   all of them become a full file. What is written is at most what the deltas were, where
+ *                        a table grows by its deltas half again as much.
  *   else 48 files        the 32 deltas, one behind the other, that have the fewest bytes become one delta.
  *                        Up to 64 there may be, so that snapshots need not wait for it.
  *
  * STEPS  K1  under checkpoint_mutex: choose, take a number, keep the files (merging_from)
  *        K2  without it: write the merged file
- *        K3  under it: let go of them; put the file in the place of those it was made of, in a new manifest. Deltas
- *            that came behind them meanwhile stay there.
+ *        K3  under it: let go of them; put the file in the place of those it was made of, in a new manifest.
+ *            Deltas that came behind them meanwhile stay there.
  * INVARIANTS
  *   I1 a merged file has the replay start of the newest it was made of: what the next delta adds to stays the
  *      same, and so does what may be given back (checkpoint_floor).

@@ -276,11 +276,12 @@ struct scree_cache {
         pin; /* what a backup needs; no files: there was none, all of the log */
     _Atomic uint64_t pin_lsn,
         retained_lsn;         /* figures: S of the pin (UINT64_MAX: none), of the oldest */
-    uint64_t snapshot_number;         /* under checkpoint_mutex: of the file begun last */
-    bool snapshot_full;               /* under checkpoint_mutex: the next one is to be full */
-    uint64_t table_pages; /* under checkpoint_mutex: at the last walk, or as recovered */
-    uint64_t full_pages;  /* under checkpoint_mutex: in the newest full file; 0: not known */
-    uint64_t merging_from; /* under checkpoint_mutex: files so numbered and above stay for a merge that is under
+    uint64_t snapshot_number; /* under checkpoint_mutex: of the file begun last */
+    bool snapshot_full;       /* under checkpoint_mutex: the next one is to be full */
+    uint64_t table_pages;     /* under checkpoint_mutex: at the last walk, or as recovered */
+    uint64_t full_pages;      /* under checkpoint_mutex: in the newest full file; 0: not known */
+    uint64_t
+        merging_from; /* under checkpoint_mutex: files so numbered and above stay for a merge that is under
                               way; UINT64_MAX: for none */
     uint64_t
         checkpointed_end; /* under checkpoint_mutex: the log's end when the newest was published */

@@ -409,13 +409,16 @@ table_clear(struct scree__survey *s)
 static int
 entry_add(struct scree__radix_ref ref, const struct scree__snapshot_entry *e)
 {
-    uint64_t depth = slot_depth(word_get(ref));
+    struct scree__survey_page page;
+    struct scree__position one;
     int rc = 0;
 
-    if (slot_tag(word_get(ref)) == SLOT_FREE || depth + e->n > CHAIN_MAX)
-        return scree__fail(SCREE_E_CORRUPT,
-                           "a delta snapshot adds %u records to page %llu, which has %llu", e->n,
-                           (unsigned long long)e->id, (unsigned long long)depth);
+    if (!page_get(ref, &one, &page) || page.n + e->n > CHAIN_MAX)
+        return scree__fail(
+            SCREE_E_CORRUPT,
+            "a delta snapshot adds %u records to page %llu, which is not there or has "
+            "too many then",
+            e->n, (unsigned long long)e->id);
     for (uint32_t i = 0; rc == 0 && i < e->n; i++)
         if (e->positions[i].lsn > newest_lsn(ref))
             rc = page_push(ref, &e->positions[i], e->version);

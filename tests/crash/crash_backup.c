@@ -381,7 +381,8 @@ backups_run(uint64_t seconds)
         track_plan(&plan);
         counts_load(shared->done, least);
         if (n % 4 == 3) { /* canceled: incomplete, refused */
-            uint64_t left = kit_below(&state, 4);
+            uint64_t left =
+                kit_below(&state, 3); /* start, log, snapshot: there are three steps at least */
 
             code = scree_backup(cache, copy, rate, canceler, &left);
             KIT_CHECK(code == SCREE_E_CANCELED, "canceled, it gave %d", code);
