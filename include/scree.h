@@ -406,6 +406,10 @@ SCREE_API SCREE_CHECKED int scree_batch_begin(scree_cache *cache, scree_batch **
 /* A new page; its id is known at once, and nobody finds a page there before the commit. */
 SCREE_API SCREE_CHECKED int scree_batch_allocate(scree_batch *batch, scree_slice initial,
                                                  scree_page_id *id_out);
+/* A new page under this very id, as scree_page_allocate_at. The commit gives CONFLICT if it is live, BUSY until
+   a freed id's grace period is over: nothing of the batch happened, begin another one in a moment. */
+SCREE_API SCREE_CHECKED int scree_batch_allocate_at(scree_batch *batch, scree_page_id id,
+                                                    scree_slice initial);
 SCREE_API SCREE_CHECKED int scree_batch_set(scree_batch *batch, scree_page_id id,
                                             scree_version expected, scree_slice page);
 SCREE_API SCREE_CHECKED int scree_batch_merge(scree_batch *batch, scree_page_id id,
@@ -422,8 +426,8 @@ SCREE_API SCREE_CHECKED int scree_batch_check(scree_batch *batch, scree_page_id 
  * when stable_lsn reaches it; where nothing is written it is the largest version checked. Lock-free but for
  * admission, which may wait for room as every update does.
  *
- * CONFLICT, or NOT_FOUND for a page that is not live: nothing happened, *conflict_out is the first page (in the
- * order of the steps) that has moved. TOO_BIG: more than half of log_buffer_bytes. NO_SPACE, NO_MEMORY,
+ * CONFLICT, NOT_FOUND for a page that is not live, or BUSY: nothing happened, *conflict_out is the first page
+ * (in the order of the steps) that has moved. TOO_BIG: more than half of log_buffer_bytes. NO_SPACE, NO_MEMORY,
  * MERGE (a page has more fragments than can be borne, and they do not merge), POISONED: nothing happened.
  */
 SCREE_API SCREE_CHECKED int scree_batch_commit(scree_batch *batch, scree_lsn *lsn_out,

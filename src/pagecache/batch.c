@@ -50,6 +50,7 @@ struct step {
     uint32_t record; /* which one, 0: none */
     uint32_t page;   /* which one; by pages_make */
     uint8_t kind;    /* of record, or CHECK_ONLY */
+    bool chosen;     /* ALLOCATE: the id is the caller's */
 };
 
 /* A page of the batch, with those of `order` that are its steps. */
@@ -58,6 +59,8 @@ struct page {
     struct scree__radix_ref ref; /* leaf NULL: never was a page */
     uint32_t first, n;
     bool allocated; /* by this batch */
+    bool taken;     /* its id is ours to give back if nothing happens */
+    bool chosen;
     bool ghost_used;
     struct scree__node *ghost; /* under a fragment on an evicted page */
     /* of the attempt */
@@ -166,10 +169,10 @@ batch_undo(struct scree__context *ctx, scree_batch *b)
     if (ctx == NULL && scree__forked(b->cache))
         return; /* it stays, as all does (fork.c) */
     for (size_t i = 0; i < b->pages; i++) /* once, also if it was taken twice */
-        if (b->page[i].allocated)
+        if (b->page[i].taken)
             scree__id_freed(b->cache, b->page[i].id, 0);
     for (size_t i = 0; b->pages == 0 && i < b->n; i++)
-        if (b->step[i].kind == SCREE__RECORD_ALLOCATE)
+        if (b->step[i].kind == SCREE__RECORD_ALLOCATE && !b->step[i].chosen)
             scree__id_freed(b->cache, b->step[i].id, 0);
     batch_free(ctx, b);
 }
@@ -228,6 +231,8 @@ step_add(struct scree__context *ctx, scree_batch *b, struct step step, scree_sli
     struct scree__record r;
     int rc = steps_reserve(b);
 
+    if (rc == 0 && step.chosen && scree__radix_make(&b->cache->radix, step.id).leaf == NULL)
+        rc = scree__fail(SCREE_E_NO_MEMORY, "no memory for the page table");
     if (rc == 0 && step.kind != CHECK_ONLY) {
         scree__memory_admit(ctx); /* may consolidate, with the same buffers: before the record */
         rc = step_prepare(ctx, &step, payload, &r);
@@ -237,6 +242,8 @@ step_add(struct scree__context *ctx, scree_batch *b, struct step step, scree_sli
         return rc;
     }
     if (step.kind != CHECK_ONLY) {
+        if (step.chosen)
+            r.flags |= SCREE__RECORD_CHOSEN_ID;
         step.record = (uint32_t)b->records;
         b->record[b->records++] = r;
     }
@@ -283,6 +290,14 @@ scree_batch_allocate(scree_batch *batch, scree_slice initial, scree_page_id *id_
     else
         scree__id_freed(batch->cache, step.id, 0);
     return rc;
+}
+
+int
+scree_batch_allocate_at(scree_batch *batch, scree_page_id id, scree_slice initial)
+{
+    struct step step = {.id = id, .kind = SCREE__RECORD_ALLOCATE, .chosen = true};
+
+    return step_call(batch, "scree_batch_allocate_at", step, initial);
 }
 
 int
@@ -348,6 +363,9 @@ page_check_steps(const scree_batch *b, const struct page *p, scree_page_id *conf
                 SCREE_E_INVALID,
                 "scree_batch_commit: a step on page %llu comes before its allocation",
                 (unsigned long long)p->id);
+        if (kind == SCREE__RECORD_ALLOCATE && i > 0 && p->chosen)
+            return scree__fail(SCREE_E_INVALID, "scree_batch_commit: page %llu is allocated twice",
+                               (unsigned long long)p->id);
         if (kind == SCREE__RECORD_ALLOCATE && i > 0) { /* a double candidate (allocate.c) */
             if (conflict_out != NULL)
                 *conflict_out = p->id;
@@ -426,6 +444,8 @@ pages_make(scree_batch *b, scree_page_id *conflict_out)
         }
         p->n++;
         p->allocated |= s->kind == SCREE__RECORD_ALLOCATE;
+        p->taken |= s->kind == SCREE__RECORD_ALLOCATE && !s->chosen;
+        p->chosen |= s->chosen;
         s->page = (uint32_t)(p - b->page);
     }
     for (size_t i = 0; rc == 0 && i < b->pages; i++)
@@ -468,6 +488,20 @@ moved(struct scree__context *ctx, const struct step *s, scree_version version,
                        (unsigned long long)s->expected);
 }
 
+/* The id was freed a moment ago; T2. */
+static int
+not_cool(struct scree__context *ctx, scree_page_id id, scree_page_id *conflict_out)
+{
+    if (conflict_out != NULL)
+        *conflict_out = id;
+    scree__reclaimer_wake(ctx->cache);
+    return scree__fail(
+        SCREE_E_BUSY,
+        "page %llu was freed a moment ago and a read guard may still see it; nothing "
+        "of the batch happened, try again",
+        (unsigned long long)id);
+}
+
 /* T2: is everything as the steps want it? */
 static int
 steps_check(struct scree__context *ctx, const scree_batch *b, scree_page_id *conflict_out)
@@ -480,8 +514,11 @@ steps_check(struct scree__context *ctx, const scree_batch *b, scree_page_id *con
         bool is_free = slot_tag(p->old) == SLOT_FREE;
 
         if (p->allocated) { /* the id was cool when it was taken; who chose it meanwhile has it */
-            if (!is_free || s->expected != 0 ||
-                (slot_free_lsn(p->old) != 0 && slot_free_lsn(p->old) >= cooled))
+            bool cool = is_free && (slot_free_lsn(p->old) == 0 || slot_free_lsn(p->old) < cooled);
+
+            if (s->chosen && is_free && !cool)
+                return not_cool(ctx, s->id, conflict_out);
+            if (!cool || s->expected != 0)
                 return moved(ctx, s, p->version, conflict_out);
         } else if (is_free) {
             if (conflict_out != NULL)

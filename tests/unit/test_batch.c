@@ -605,3 +605,95 @@ Test(batch, a_thread_without_memory_consumes_it_all_the_same)
     reopen(); /* it was not left open */
 }
 #endif
+
+Test(batch, pages_under_chosen_ids_appear_with_the_others)
+{
+    scree_page_id far = (scree_page_id)1 << 62, near = 500;
+    scree_version v;
+    scree_page_id a = page("a", &v), n;
+    scree_batch *batch = begin();
+    scree_lsn lsn;
+
+    EXPECT(0, scree_batch_allocate_at(batch, far, text("far")));
+    EXPECT(0, scree_batch_merge(batch, far, 0, text("+")));
+    EXPECT(0, scree_batch_allocate_at(batch, near, text("")));
+    EXPECT(0, scree_batch_allocate(batch, text("n"), &n));
+    EXPECT(0, scree_batch_merge(batch, a, v, text("1")));
+    EXPECT(SCREE_E_NOT_FOUND, scree_page_read(cache, far, NULL, 0, NULL, NULL));
+    EXPECT(0, scree_batch_commit(batch, &lsn, NULL));
+    for (int i = 0; i < 2; i++) {
+        cr_assert(expect_page(far, "far+") == lsn);
+        cr_assert(expect_page(near, "") == lsn);
+        cr_assert(expect_page(a, "a1") == lsn);
+        reopen();
+    }
+    for (int i = 0; i < 600;
+         i++) { /* a chosen id does not raise what is handed out, nor is it handed out */
+        scree_page_id id = page("p", NULL);
+
+        cr_assert(id != near && id < 1000, "id %llu", (unsigned long long)id);
+    }
+}
+
+Test(batch, a_chosen_id_that_is_live_conflicts_and_one_just_freed_is_busy)
+{
+    scree_version v, v2;
+    scree_page_id a = page("a", &v), b = page("b", &v2), conflict;
+    scree_batch *batch = begin();
+    int rc;
+
+    EXPECT(0, scree_batch_merge(batch, b, v2, text("1")));
+    EXPECT(0, scree_batch_allocate_at(batch, a, text("x")));
+    EXPECT(SCREE_E_CONFLICT, scree_batch_commit(batch, NULL, &conflict));
+    cr_assert(conflict == a);
+    batch = begin();
+    EXPECT(0, scree_batch_allocate_at(batch, SCREE_PAGE_ROOT, text("x")));
+    EXPECT(SCREE_E_CONFLICT, scree_batch_commit(batch, NULL, NULL));
+    scree_read_enter(cache); /* holds the grace period up */
+    EXPECT(0, scree_page_free(cache, a, &v));
+    batch = begin();
+    EXPECT(0, scree_batch_merge(batch, b, v2, text("1")));
+    EXPECT(0, scree_batch_allocate_at(batch, a, text("x")));
+    EXPECT(SCREE_E_BUSY, scree_batch_commit(batch, NULL, &conflict));
+    cr_assert(conflict == a);
+    (void)expect_page(b, "b");
+    scree_read_leave(cache);
+    do {
+        batch = begin();
+        EXPECT(0, scree_batch_allocate_at(batch, a, text("again")));
+        rc = scree_batch_commit(batch, NULL, NULL);
+    } while (rc == SCREE_E_BUSY);
+    EXPECT(0, rc);
+    (void)expect_page(a, "again");
+}
+
+Test(batch, mistakes_with_chosen_ids_are_told)
+{
+    scree_version v;
+    scree_page_id a = page("a", &v), n;
+    scree_batch *batch = begin();
+    bool came = false;
+
+    EXPECT(SCREE_E_INVALID, scree_batch_allocate_at(NULL, 9, text("x")));
+    EXPECT(SCREE_E_INVALID, scree_batch_allocate_at(batch, 0, text("x")));
+    EXPECT(0, scree_batch_free(batch, a, v));
+    EXPECT(0, scree_batch_allocate_at(batch, a, text("x")));
+    EXPECT(SCREE_E_INVALID, scree_batch_commit(batch, NULL, NULL));
+    batch = begin();
+    EXPECT(0, scree_batch_allocate_at(batch, 900, text("x")));
+    EXPECT(0, scree_batch_allocate_at(batch, 900, text("y")));
+    EXPECT(SCREE_E_INVALID, scree_batch_commit(batch, NULL, NULL));
+    batch = begin();
+    EXPECT(0, scree_batch_allocate(batch, text("x"), &n));
+    EXPECT(0, scree_batch_allocate_at(batch, n, text("y")));
+    EXPECT(SCREE_E_INVALID, scree_batch_commit(batch, NULL, NULL));
+    for (int i = 0; i < 1000 && !came; i++) {
+        scree_page_id id = page("p", NULL);
+
+        came |= id == n; /* what the batch took is given back */
+        cr_assert(id != 900);
+        if (id > 800)
+            break;
+    }
+    cr_assert(came);
+}

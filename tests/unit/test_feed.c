@@ -2,27 +2,13 @@
  * test_feed.c - the contract of scree_log_*, sentence by sentence. Readers beside writers are stress_feed's
  * matter.
  */
-#include "support/kit.h"
+#include "cache_fixture.h"
 
-#include <criterion/criterion.h>
-#include <criterion/new/assert.h>
 #include <pthread.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define EXPECT(code, call)                                                                   \
-    do {                                                                                     \
-        int code_ = (call);                                                                  \
-        cr_assert(code_ == (code), "%s gave %d %s (%s)", #call, code_, kit_code_name(code_), \
-                  scree_error_detail());                                                     \
-        if ((code) != 0)                                                                     \
-            cr_assert(strlen(scree_error_detail()) > 0, "%s: no detail", #call);             \
-    } while (0)
-
-static char dir[KIT_PATH_MAX];
-static scree_options options;
-static scree_cache *cache;
 static scree_log_record rec = {.size = sizeof(scree_log_record)};
 
 static void
@@ -30,31 +16,10 @@ setup(void)
 {
     kit_dir_name(dir, "feed");
     kit_options_small(&options, &kit_concat);
-    EXPECT(0, scree_open(dir, &options, &cache));
-}
-
-static void
-teardown(void)
-{
-    if (cache != NULL)
-        EXPECT(0, scree_close(cache));
-    kit_dir_remove(dir);
+    open_cache();
 }
 
 TestSuite(feed, .init = setup, .fini = teardown, .timeout = 60);
-
-static void
-reopen(void)
-{
-    EXPECT(0, scree_close(cache));
-    EXPECT(0, scree_open(dir, &options, &cache));
-}
-
-static scree_slice
-text(const char *s)
-{
-    return kit_slice(s, strlen(s));
-}
 
 static scree_lsn
 flush(void)

@@ -1,39 +1,14 @@
 /*
  * test_ids.c - the contract of scree_id_next. What crashes leave is crash_ids's matter.
  */
-#include "support/kit.h"
-
-#include <criterion/criterion.h>
-#include <criterion/new/assert.h>
-#include <string.h>
-
-#define EXPECT(code, call)                                                                   \
-    do {                                                                                     \
-        int code_ = (call);                                                                  \
-        cr_assert(code_ == (code), "%s gave %d %s (%s)", #call, code_, kit_code_name(code_), \
-                  scree_error_detail());                                                     \
-        if ((code) != 0)                                                                     \
-            cr_assert(strlen(scree_error_detail()) > 0, "%s: no detail", #call);             \
-    } while (0)
-
-static char dir[KIT_PATH_MAX];
-static scree_options options;
-static scree_cache *cache;
+#include "cache_fixture.h"
 
 static void
 setup(void)
 {
     kit_dir_name(dir, "ids");
     kit_options_small(&options, &kit_concat);
-    EXPECT(0, scree_open(dir, &options, &cache));
-}
-
-static void
-teardown(void)
-{
-    if (cache != NULL)
-        EXPECT(0, scree_close(cache));
-    kit_dir_remove(dir);
+    open_cache();
 }
 
 TestSuite(ids, .init = setup, .fini = teardown, .timeout = 60);
