@@ -616,8 +616,8 @@ SCREE_API SCREE_CHECKED int scree_verify(const char *dir, const scree_options *o
  * follow another one that is lost; such a page is LOST until it is set as a whole again. A page whose
  * newest record lies before such a stretch is copied as it was then; a note tells of each stretch. Of a
  * batch that is damaged what is whole counts. Versions in dst are new ones. The recovery state is taken
- * over, folded on as far as nothing is missing. Without any snapshot that loads, pages come from the
- * log alone: those freed long ago may be back.
+ * over, folded on as far as nothing is missing; scree_id_next goes on above every id handed out.
+ * Without any snapshot that loads, pages come from the log alone: those freed long ago may be back.
  *
  * dst       must not be there, or be empty, and not lie in src (INVALID).
  * options   as for scree_open; of dst. materializer may be NULL if a manifest can be read: the name is

@@ -29,7 +29,7 @@
 #include "pagecache/pagecache_private.h"
 
 #define RANGE_MIN ((uint64_t)64)
-#define RANGE_MAX ((uint64_t)65536) /* scree.h promises the gap */
+#define RANGE_MAX SCREE__GENERATED_RANGE_MAX
 
 #ifdef SCREE_BUG_ID_BEFORE_STABLE
 #define STABLE_COUNTS false /* seeded bug: tests must notice */

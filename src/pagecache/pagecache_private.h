@@ -662,6 +662,8 @@ uint64_t scree__feed_least(scree_cache *cache);
 bool scree__feed_is_read(scree_cache *cache);
 
 /* generator.c */
+#define SCREE__GENERATED_RANGE_MAX \
+    ((uint64_t)65536) /* ids of one record; scree.h promises the gap */
 void scree__generator_init(scree_cache *cache);
 void scree__generator_destroy(scree_cache *cache);
 /* Recovery: ids up to high may have been handed out. */
@@ -715,9 +717,8 @@ struct scree__clean_result {
 int scree__clean(struct scree__context *ctx, const struct scree__log_victim *victims, size_t n,
                  _Atomic uint32_t *stop, struct scree__clean_result *result_out);
 
-/* Files of a directory that hold nothing of it. */
+/* Room that is held for snapshots; a crash leaves it. */
 #define SPARE_NAME "SPARE"
-#define WARNING_NAME "DO_NOT_PUT_YOUR_FILES_HERE"
 
 /* space.c */
 int scree__janitor_start(scree_cache *cache);

@@ -176,6 +176,7 @@ state_move(struct salvage *sv)
     pthread_mutex_lock(&to->id_mutex);
     to->id_high = s->id_high > to->id_high ? s->id_high : to->id_high;
     pthread_mutex_unlock(&to->id_mutex);
+    scree__generator_found(to, s->generated_high); /* nobody has asked dst for one */
     if (rc == 0)
         rc = scree__checkpoint_again(to, &lsn);
     return rc == 0 ? scree__checkpoint_again(to, &lsn) : rc;

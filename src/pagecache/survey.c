@@ -17,6 +17,8 @@
  * WITHOUT A SNAPSHOT  the table is made from all the log there is. Zeros over whole granules, and files
  *   that are not there, count as given back: what lay there had died, so a page's newest whole record and
  *   all deltas behind it are there. But a page's FREE may have gone with them, and then the page is back.
+ * IDS    the generator's mark is raised by what a stretch that cannot be read can have raised it by, at
+ *   most; so no id comes twice.
  * WORD   the table's slot: as in slot.h, with struct chain for several records. MARK: UNPROVABLE.
  * MEMORY that of the page table when it is opened: a word for pages of one record.
  * ACCOUNTING  each record is read under its page's id, at its lsn, with its length: no two pages can claim the
@@ -33,6 +35,7 @@
 #include <string.h>
 
 #define UNPROVABLE 1u
+#define ID_RANGE_BYTES 24u /* of the record of a range of generated ids */
 #define CHAIN_MAX 32768u
 #define PROGRESS_RECORDS 16384u
 
@@ -467,6 +470,7 @@ generation_take(struct scree__survey *s, const struct scree__generation *g, bool
         s->loaded = true;
         s->start = g->replay_lsn;
         s->id_high = loaded.meta.id_high;
+        s->generated_high = loaded.meta.generated_high;
         if (loaded.state_len > 0)
             rc = scree_out_append(&s->state, loaded.state, loaded.state_len);
     }
@@ -614,8 +618,12 @@ record_visit(void *ctx, const struct scree__record *r)
     if (s->records++ % PROGRESS_RECORDS == 0)
         rc = scree__survey_progress(s, "log", r->lsn - s->start,
                                     last > s->start ? last - s->start : 0);
-    if (rc != 0 || r->kind > SCREE__RECORD_FREE || r->lsn < s->start)
+    if (rc != 0 || r->lsn < s->start)
         return rc;
+    if (r->kind == SCREE__RECORD_ID_RANGE && r->page > s->generated_high)
+        s->generated_high = r->page;
+    if (r->kind > SCREE__RECORD_FREE)
+        return 0;
     if (r->page == 0)
         return tell_disagreement(s, r, "a record of page 0");
     rc = fold(s, r);
@@ -626,6 +634,16 @@ record_visit(void *ctx, const struct scree__record *r)
         return scree__fail(SCREE_E_NO_MEMORY, "no memory for the page table");
     /* The snapshot may have seen later states than S. */
     return r->lsn <= newest_lsn(ref) ? 0 : apply(s, ref, r);
+}
+
+/* So many bytes of the log cannot be seen: each record of an id range in them would have raised it. */
+static void
+generated_raise(struct scree__survey *s, uint64_t bytes)
+{
+    uint64_t ranges = bytes / ID_RANGE_BYTES + 1;
+    uint64_t most = (UINT64_MAX - s->generated_high) / SCREE__GENERATED_RANGE_MAX;
+
+    s->generated_high += (ranges < most ? ranges : most) * SCREE__GENERATED_RANGE_MAX;
 }
 
 static int
@@ -647,6 +665,7 @@ trouble_visit(void *ctx, const struct scree__log_trouble *t)
     if (rc != 0 || given_back || t->harmless || t->end == 0 || t->end <= s->start)
         return rc;
     s->stretch_end = t->end;
+    generated_raise(s, t->end - t->lsn);
     if (s->salvages)
         rc = scree__survey_tell(
             s, (scree_finding){.severity = SCREE_FINDING_NOTE,
@@ -702,6 +721,8 @@ log_walk(struct scree__survey *s)
     rc = scree__log_survey(s->log, from, known, s->rebuilt && from > m->segment_bytes, record_visit,
                            trouble_visit, s, &scan);
     s->end = scan.end;
+    if (s->rebuilt)
+        generated_raise(s, s->end);
     if (rc == 0)
         rc = scree__log_survey_files(s->log, s->end, trouble_visit, s);
     if (rc == 0 && s->rebuilt)
@@ -724,15 +745,19 @@ name_visit(void *ctx, const char *name)
 
     if (scree__log_name_parse(name, &number) ||
         scree__snapshot_name_parse(name, &file, &number, &tmp) || strcmp(name, SPARE_NAME) == 0 ||
-        strncmp(name, WARNING_NAME, sizeof WARNING_NAME - 1) == 0)
+        strncmp(name, SCREE__WARNING_NAME, sizeof SCREE__WARNING_NAME - 1) == 0)
         return 0;
     if (strcmp(name, SCREE__INCOMPLETE_NAME) == 0)
         return scree__survey_tell(
             s, (scree_finding){.severity = SCREE_FINDING_DAMAGE,
                                .code = SCREE_E_CORRUPT,
                                .file = name,
+<<<<<<< HEAD
                                .text = "this is a backup that was not finished, and "
                                        "cannot be opened"});
+=======
+                               .text = "this is a backup that was not finished: files are missing"});
+>>>>>>> a18c0e2 (salvage: carry the id generator's mark; tests: nothing is found in whole directories)
     return scree__survey_tell(s, (scree_finding){.severity = SCREE_FINDING_NOTE,
                                                  .file = name,
                                                  .text = "this file is not scree's"});

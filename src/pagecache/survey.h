@@ -36,7 +36,7 @@ struct scree__survey {
     uint64_t end;         /* where the log ends */
     uint64_t stretch_end; /* of the last unreadable one that concerns the table; 0: none */
     uint64_t records, pages;
-    uint64_t id_high;
+    uint64_t id_high, generated_high;
     struct scree_out state; /* of the recovery fold */
     bool state_lost;
 };

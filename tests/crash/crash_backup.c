@@ -327,6 +327,7 @@ copy_check(const uint64_t least[THREADS])
     scree_cache *made;
     int code;
 
+    kit_verify(copy, &options);
     for (int writes = 0; writes < 2; writes++) {
         scree_options o = options;
 

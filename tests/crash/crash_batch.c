@@ -583,6 +583,7 @@ child_look(int exactly, int discarded, bool crash)
     int at;
 
     kit_env_plan(&(struct kit_plan){.kinds = 0});
+    kit_verify(work, &options);
     OK(scree_open(work, &options, &cache));
     OK(scree_recovery(cache, &info));
     look(&seen);

@@ -243,6 +243,7 @@ child_check(void)
 
     alarm(30);
     kit_env_plan(&plan);
+    kit_verify(work, &options);
     code = scree_open(work, &options, &cache);
     KIT_CHECK(code == 0, "reopening gave %d %s", code, kit_code_name(code));
     if (h->n == 0)

@@ -288,6 +288,7 @@ child_check(void)
 
     alarm(40);
     full_env_plan(&none);
+    kit_verify(work, &options);
     code = scree_open(work, &options, &cache);
     KIT_CHECK(code == 0, "reopening gave %d %s; first to fail was: %s", code, kit_code_name(code),
               shared->first);

@@ -206,6 +206,7 @@ child_work(void)
     struct kit_plan plan = {
         .kinds = KIT_WRITE, .fault = KIT_FAULT_KILL, .at = 1 + kit_below(&random, WRITES_MAX)};
 
+    kit_verify(dir, &options);
     CHECK_OK(scree_open(dir, &options, &cache));
     pages_check();
     kit_env_plan(&plan);

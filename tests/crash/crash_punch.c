@@ -194,6 +194,8 @@ floor_look(void)
     int code;
 
     alarm(60);
+    if (!damaged)
+        kit_verify(copy, &options);
     code = scree_open(copy, &options, &cache);
     KIT_CHECK(code == 0, "%s: open gave %d %s", damaged ? "newest snapshot damaged" : "copy", code,
               kit_code_name(code));
@@ -203,6 +205,8 @@ floor_look(void)
     CHECK_OK(scree_reclaim(cache, 1.1, NULL, NULL)); /* a fresh cleaner on a fresh recovery */
     churn_find(c, cache, found.n, &found);
     CHECK_OK(scree_close(cache));
+    if (!damaged)
+        kit_verify(copy, &options);
 }
 
 static void

@@ -1,12 +1,21 @@
 /*
  * crash_verify.c - damage is found, told where it is, and the rest is salvaged (P7).
  *
+<<<<<<< HEAD
  * GOAL      scree_verify finds every flipped byte that matters, says where, and finds nothing in a directory
  *           that is whole, whether closed, crashed, or punched. scree_salvage copies every page that can be
  *           proved, and never a wrong one. Neither writes to what it reads.
  * METHOD    a directory of several segments is made with puts, fragments, frees, batches, compressed pages and
  *           snapshots; closed, or left by a crash. Then one byte after the other is flipped in place (every
  *           stride-th), and the directory opened read-only, verified, and salvaged.
+=======
+ * GOAL      scree_verify finds every flipped byte that matters, says where, and finds nothing in a
+ *           directory that is whole, whether closed, crashed, or backed up. scree_salvage copies every page
+ *           that can be proved, and never a wrong one. Neither writes to what it reads.
+ * METHOD    a directory of several segments is made with puts, fragments, frees, batches, compressed pages
+ *           and snapshots; closed, or left by a crash. Then one byte after the other is flipped in place (a
+ *           sample, or all), and the directory opened read-only, verified, and salvaged.
+>>>>>>> a18c0e2 (salvage: carry the id generator's mark; tests: nothing is found in whole directories)
  * ORACLE    what matters: scree_open and reading all pages gives anything but the state that was; or does so
  *           without the newest snapshot (the older one and the log behind it), or without the newest manifest.
  *           And every byte of snapshots and manifests. What is provable: the list of all updates with the
@@ -64,7 +73,7 @@ enum way { AS_IS, NO_SNAPSHOT, NO_MANIFEST, WAYS };
 
 static struct model *m;
 static scree_options options;
-static char dir[WAYS][KIT_PATH_MAX], rescue[KIT_PATH_MAX];
+static char dir[WAYS][KIT_PATH_MAX], rescue[KIT_PATH_MAX], backup[KIT_PATH_MAX];
 static struct found found[FINDINGS];
 static uint32_t found_n;
 static bool fell_back, closed;
@@ -195,6 +204,9 @@ child_make(uint64_t kilobytes)
     for (int i = 0; i < 3; i++) {
         steps(cache, n / 4);
         KIT_CHECK(scree_snapshot(cache, NULL) == 0, "snapshot");
+        if (i == 1)
+            KIT_CHECK(scree_backup(cache, backup, 0, NULL, NULL) == 0, "backup: %s",
+                      scree_error_detail());
     }
     steps(cache, n / 4 - 24);
     for (int i = 0; i < 3; i++) {
@@ -321,25 +333,37 @@ findings_show(void)
 
 /* ---- salvage ---- */
 
-/* Was this page told lost, and is that so? */
+/* Is a fragment the page's first update behind this stretch, and nothing whole came after it? */
+static bool
+fragment_follows(const struct found *f, uint32_t id)
+{
+    bool follows = false, whole = false;
+
+    for (uint32_t k = 0; k < m->n; k++) {
+        const struct step *s = &m->step[k];
+
+        if (s->page != id || s->to <= f->lsn)
+            continue;
+        if (s->whole && s->from >= f->lsn + f->bytes) { /* surely behind it */
+            follows = false;
+            whole = true;
+        } else if (!s->whole && !whole) {
+            follows = true;
+        }
+    }
+    return follows;
+}
+
+/* A page that was told lost: had it to be? */
 static bool
 loss_is_fair(uint32_t id)
 {
     for (uint32_t i = 0; i < found_n; i++) {
         const struct found *f = &found[i];
-        bool delta_behind = false;
 
         if (f->severity == SCREE_FINDING_LOST && f->page == id && f->bytes > 0)
             return true; /* a record of its own */
-        if (f->bytes == 0 || f->page != 0)
-            continue;
-        for (uint32_t k = 0; k < m->n; k++) {
-            if (m->step[k].page == id && m->step[k].to > f->lsn + f->bytes)
-                delta_behind = !m->step[k].whole && (delta_behind || k == 0 || true);
-            if (m->step[k].page == id && m->step[k].from >= f->lsn + f->bytes && m->step[k].whole)
-                delta_behind = false;
-        }
-        if (delta_behind)
+        if (f->bytes > 0 && f->page == 0 && fragment_follows(f, id))
             return true;
     }
     return false;
@@ -537,6 +561,8 @@ whole_check(void)
     code = scree_verify(rescue, &options, note, NULL, NULL);
     KIT_CHECK(code == 0, "verify of what was salvaged gave %d", code);
     kit_dir_remove(rescue);
+    kit_verify(backup, &options);
+    kit_dir_remove(backup);
     KIT_CHECK(kit_dir_fingerprint(dir[AS_IS], true) == before, "the source was written to");
 }
 
@@ -576,6 +602,7 @@ directory_run(uint64_t seed, bool close_it, uint64_t cases, uint64_t kilobytes)
     for (int way = 0; way < WAYS; way++)
         kit_dir_name(dir[way], "verify");
     kit_dir_name(rescue, "rescue");
+    kit_dir_name(backup, "backup");
     mattered = silent = pages_lost = pages_stale = pages_right = 0;
     (void)fflush(stdout);
     child = fork();

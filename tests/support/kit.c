@@ -416,3 +416,22 @@ kit_join(pid_t child)
            WTERMSIG(status) == SIGALRM ? " (hung)" : "");
     return 256 + WTERMSIG(status);
 }
+
+static int
+verify_note(void *ctx, const scree_finding *f)
+{
+    if (f->severity != SCREE_FINDING_NOTE)
+        printf("found in %s: %s offset %llu lsn %llu page %llu: %s\n", (const char *)ctx,
+               f->file != NULL ? f->file : "-", (unsigned long long)f->offset,
+               (unsigned long long)f->lsn, (unsigned long long)f->page, f->text);
+    return 0;
+}
+
+void
+kit_verify(const char *path, const scree_options *options)
+{
+    int code = scree_verify(path, options, verify_note, NULL, (void *)(uintptr_t)path);
+
+    KIT_CHECK(code == 0 || code == -ENOENT, "verify of %s gave %d: %s", path, code,
+              scree_error_detail());
+}

@@ -83,6 +83,9 @@ void kit_fold_add(struct kit_fold *fold, scree_page_id id, scree_slice slice);
 /* ---- options: every size as small as it may be ---- */
 void kit_options_small(scree_options *options, const scree_materializer *materializer);
 
+/* scree_verify finds nothing in this directory, or there is none; else the run ends. */
+void kit_verify(const char *path, const scree_options *options);
+
 /* ---- an environment that fails, stops or kills at the n-th call ---- */
 
 enum kit_call {
