@@ -1,0 +1,465 @@
+/*
+ * test_verify.c - the contracts of scree_verify and scree_salvage. That every flipped byte is found is
+ * crash_verify's matter.
+ */
+#include "cache_fixture.h"
+
+#include <errno.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static char to[KIT_PATH_MAX];
+static scree_finding last; /* that is no note */
+static char last_file[64], last_found[64];
+static int bad, notes, calls, cancel_at;
+
+static int
+note(void *ctx, const scree_finding *f)
+{
+    cr_assert(ctx == &bad);
+    cr_assert(f->size == sizeof(*f) && f->text != NULL && f->text[0] != '\0');
+    if (f->severity == SCREE_FINDING_NOTE) {
+        notes++;
+        return 0;
+    }
+    bad++;
+    last = *f;
+    snprintf(last_file, sizeof(last_file), "%s", f->file != NULL ? f->file : "");
+    snprintf(last_found, sizeof(last_found), "%s", f->found != NULL ? f->found : "");
+    return 0;
+}
+
+static int
+progress(void *ctx, const char *what, uint64_t done, uint64_t total)
+{
+    cr_assert(ctx == &bad && what[0] != '\0');
+    cr_assert(total == 0 || done <= total, "%s: %llu of %llu", what, (unsigned long long)done,
+              (unsigned long long)total);
+    return ++calls == cancel_at;
+}
+
+static int
+verify(void)
+{
+    bad = notes = calls = 0;
+    return scree_verify(dir, &options, note, progress, &bad);
+}
+
+static int
+salvage(void)
+{
+    bad = notes = calls = 0;
+    return scree_salvage(dir, to, &options, note, progress, &bad);
+}
+
+static void
+setup(void)
+{
+    kit_dir_name(dir, "verify");
+    kit_dir_name(to, "salvage");
+    kit_options_small(&options, &kit_concat);
+    cancel_at = 0;
+    open_cache();
+}
+
+static void
+close_cache(void)
+{
+    EXPECT(0, scree_close(cache));
+    cache = NULL;
+}
+
+static void
+done(void)
+{
+    teardown();
+    kit_dir_remove(to);
+}
+
+TestSuite(verify, .init = setup, .fini = done, .timeout = 60);
+TestSuite(salvage, .init = setup, .fini = done, .timeout = 60);
+
+/* Pages of every form; the second snapshot comes with the close. */
+static void
+fill(void)
+{
+    static char big[3000];
+
+    memset(big, 'x', sizeof(big));
+    for (scree_page_id id = 2; id < 40; id++) {
+        EXPECT(0,
+               scree_page_allocate_at(cache, id, kit_slice(big, id % 3 == 0 ? 0 : 60 * id), NULL));
+        if (id % 4 == 0)
+            EXPECT(0, scree_page_append(cache, id, text("and more"), NULL));
+        if (id == 20)
+            EXPECT(0, scree_snapshot(cache, NULL));
+    }
+    EXPECT(0, scree_page_put(cache, 7, text(""), NULL));
+    EXPECT(0, scree_page_append(cache, SCREE_PAGE_ROOT, text("root"), NULL));
+}
+
+/* The only, or the newest, file of that kind. */
+static void
+path_of(char path[KIT_PATH_MAX * 2], const char *prefix)
+{
+    struct kit_files files;
+
+    kit_dir_list(dir, &files);
+    path[0] = '\0';
+    for (size_t i = 0; i < files.n; i++) {
+        if (strncmp(files.name[i], prefix, strlen(prefix)) == 0)
+            snprintf(path, KIT_PATH_MAX * 2, "%s/%s", dir, files.name[i]);
+    }
+    cr_assert(path[0] != '\0', "no %s", prefix);
+}
+
+static void
+remove_all(const char *prefix)
+{
+    struct kit_files files;
+    char path[KIT_PATH_MAX * 2];
+
+    kit_dir_list(dir, &files);
+    for (size_t i = 0; i < files.n; i++) {
+        snprintf(path, sizeof(path), "%s/%s", dir, files.name[i]);
+        if (strncmp(files.name[i], prefix, strlen(prefix)) == 0)
+            cr_assert(unlink(path) == 0);
+    }
+}
+
+/* What fill wrote. */
+static void
+expect_filled(void)
+{
+    char bytes[4096];
+
+    for (scree_page_id id = 1; id < 40; id++) {
+        size_t len = 0, expected = (id % 3 == 0 ? 0 : 60 * id) + (id % 4 == 0 ? 8 : 0);
+
+        EXPECT(0, scree_page_read(cache, id, bytes, sizeof(bytes), &len, NULL));
+        cr_assert(len == (id == SCREE_PAGE_ROOT ? 4
+                          : id == 7             ? 0
+                                                : expected),
+                  "page %llu: %zu bytes", (unsigned long long)id, len);
+    }
+}
+
+/* Both directories show the same pages, unmerged. */
+static void
+expect_same_pages(void)
+{
+    scree_options o = options;
+    scree_cache *a, *b;
+    scree_page_id id = 0, other = 0;
+
+    o.flags = SCREE_READ_ONLY;
+    EXPECT(0, scree_open(dir, &o, &a));
+    EXPECT(0, scree_open(to, &o, &b));
+    for (;;) {
+        scree_slice base[2], frag[2][64];
+        size_t n[2];
+        int code = scree_page_next(a, id, &id);
+
+        cr_assert(scree_page_next(b, other, &other) == code && id == other);
+        if (code != 0)
+            break;
+        scree_read_enter(a);
+        scree_read_enter(b);
+        EXPECT(0, scree_page_fragments(a, id, &base[0], frag[0], 64, &n[0], NULL));
+        EXPECT(0, scree_page_fragments(b, id, &base[1], frag[1], 64, &n[1], NULL));
+        cr_assert(n[0] == n[1] && base[0].len == base[1].len, "page %llu", (unsigned long long)id);
+        cr_assert((base[0].data == NULL) == (base[1].data == NULL), "page %llu: a base or none",
+                  (unsigned long long)id);
+        cr_assert(base[0].len == 0 || memcmp(base[0].data, base[1].data, base[0].len) == 0);
+        for (size_t i = 0; i < n[0]; i++)
+            cr_assert(frag[0][i].len == frag[1][i].len &&
+                      memcmp(frag[0][i].data, frag[1][i].data, frag[0][i].len) == 0);
+        scree_read_leave(b);
+        scree_read_leave(a);
+    }
+    EXPECT(0, scree_close(a));
+    EXPECT(0, scree_close(b));
+}
+
+Test(verify, a_whole_directory_is_clean_and_is_not_written_to)
+{
+    uint64_t before;
+
+    fill();
+    close_cache();
+    before = kit_dir_fingerprint(dir, true);
+    EXPECT(0, verify());
+    cr_assert(bad == 0 && notes == 0 && calls > 3);
+    EXPECT(0, scree_verify(dir, &options, NULL, NULL, NULL));
+    cr_assert(kit_dir_fingerprint(dir, true) == before);
+}
+
+Test(verify, bad_arguments_are_told)
+{
+    close_cache();
+    EXPECT(SCREE_E_INVALID, scree_verify(NULL, &options, NULL, NULL, NULL));
+    EXPECT(SCREE_E_INVALID, scree_verify("", &options, NULL, NULL, NULL));
+    EXPECT(SCREE_E_INVALID, scree_verify(dir, NULL, NULL, NULL, NULL));
+    EXPECT(-ENOENT, scree_verify(to, &options, NULL, NULL, NULL));
+    cr_assert(mkdir(to, 0777) == 0);
+    EXPECT(-ENOENT, scree_verify(to, &options, NULL, NULL, NULL));
+    options.cache_bytes = 1;
+    EXPECT(SCREE_E_INVALID, scree_verify(dir, &options, NULL, NULL, NULL));
+}
+
+Test(verify, a_directory_open_for_writing_is_locked_and_one_open_for_reading_is_not)
+{
+    scree_options o = options;
+
+    EXPECT(SCREE_E_LOCKED, verify());
+    close_cache();
+    o.flags = SCREE_READ_ONLY;
+    EXPECT(0, scree_open(dir, &o, &cache));
+    EXPECT(0, verify());
+}
+
+Test(verify, another_materializer_is_refused_and_none_is_taken)
+{
+    fill();
+    close_cache();
+    options.materializer = &kit_counter_materializer;
+    EXPECT(SCREE_E_MATERIALIZER, verify());
+    options.materializer = NULL;
+    EXPECT(0, verify());
+}
+
+static int
+note_once(void *ctx, const scree_finding *f)
+{
+    (void)f;
+    ++*(int *)ctx;
+    return 1;
+}
+
+Test(verify, a_callback_cancels)
+{
+    char path[KIT_PATH_MAX * 2];
+    int n = 0;
+
+    fill();
+    close_cache();
+    cancel_at = 2;
+    EXPECT(SCREE_E_CANCELED, verify());
+    path_of(path, "snapshot-");
+    cr_assert(truncate(path, 60) == 0);
+    EXPECT(SCREE_E_CANCELED, scree_verify(dir, &options, note_once, NULL, &n));
+    cr_assert(n == 1);
+}
+
+Test(verify, a_page_that_does_not_merge_is_a_finding)
+{
+    fill();
+    EXPECT(0, scree_page_append(cache, 9, text("\xff"), NULL));
+    close_cache();
+    EXPECT(SCREE_E_CORRUPT, verify());
+    cr_assert(bad == 1 && last.code == SCREE_E_MERGE && last.page == 9 && last.lsn != 0);
+    options.materializer = NULL; /* nobody to ask */
+    EXPECT(0, verify());
+}
+
+static int
+check(void *ctx, scree_page_id id, scree_slice page)
+{
+    (void)ctx;
+    cr_assert(page.len > 0 || id == 7, "page %llu was never written", (unsigned long long)id);
+    return id == 8 ? 5 : 0;
+}
+
+Test(verify, the_check_callback_judges_merged_pages)
+{
+    scree_materializer m = kit_concat;
+
+    fill();
+    close_cache();
+    m.check = check;
+    options.materializer = &m;
+    EXPECT(SCREE_E_CORRUPT, verify());
+    cr_assert(bad == 1 && last.page == 8 && strcmp(last_found, "5") == 0);
+}
+
+Test(verify, a_file_of_somebody_else_is_a_note)
+{
+    close_cache();
+    kit_file_write(dir, "segment-1", "mine", 4);
+    EXPECT(0, verify());
+    cr_assert(bad == 0 && notes == 1);
+}
+
+Test(verify, what_is_missing_is_named)
+{
+    char path[KIT_PATH_MAX * 2];
+
+    fill();
+    close_cache();
+    path_of(path, "snapshot-");
+    cr_assert(unlink(path) == 0);
+    EXPECT(SCREE_E_CORRUPT, verify());
+    cr_assert(bad == 1 && strcmp(last_file, strrchr(path, '/') + 1) == 0);
+    remove_all("manifest-");
+    EXPECT(SCREE_E_CORRUPT, verify());
+    cr_assert(bad == 1 && notes > 0);
+}
+
+Test(verify, pages_of_a_missing_segment_are_lost)
+{
+    char path[KIT_PATH_MAX * 2];
+
+    fill();
+    close_cache();
+    path_of(path, "segment-");
+    cr_assert(unlink(path) == 0);
+    EXPECT(SCREE_E_CORRUPT, verify());
+    cr_assert(bad >= 39 && last.severity == SCREE_FINDING_LOST && last.page != 0);
+}
+
+Test(verify, a_segment_of_another_directory_is_a_stranger)
+{
+    char path[KIT_PATH_MAX * 2];
+    unsigned char *data;
+    size_t len;
+
+    fill();
+    close_cache();
+    kit_dir_copy(dir, to);
+    kit_dir_remove(dir);
+    open_cache();
+    fill();
+    close_cache();
+    path_of(path, "segment-");
+    data = kit_file_read(to, strrchr(path, '/') + 1, &len);
+    cr_assert(data != NULL);
+    kit_file_write(dir, strrchr(path, '/') + 1, data, len);
+    free(data);
+    EXPECT(SCREE_E_CORRUPT, verify());
+    cr_assert(bad > 1 && last.severity == SCREE_FINDING_LOST);
+}
+
+Test(salvage, a_whole_directory_is_copied_whole)
+{
+    uint64_t before;
+
+    fill();
+    close_cache();
+    before = kit_dir_fingerprint(dir, true);
+    EXPECT(0, salvage());
+    cr_assert(bad == 0 && notes == 0);
+    cr_assert(kit_dir_fingerprint(dir, true) == before, "the source was written to");
+    expect_same_pages();
+}
+
+Test(salvage, no_materializer_keeps_the_name)
+{
+    fill();
+    close_cache();
+    options.materializer = NULL;
+    EXPECT(0, salvage());
+    options.materializer = &kit_concat;
+    expect_same_pages();
+}
+
+Test(salvage, the_destination_is_new_and_outside)
+{
+    char inside[KIT_PATH_MAX];
+    uint64_t before;
+
+    close_cache();
+    before = kit_dir_fingerprint(dir, true);
+    EXPECT(SCREE_E_INVALID, scree_salvage(dir, NULL, &options, NULL, NULL, NULL));
+    EXPECT(SCREE_E_INVALID, scree_salvage(dir, dir, &options, NULL, NULL, NULL));
+    cr_assert(snprintf(inside, sizeof(inside), "%.400s/inside/", dir) > 0);
+    EXPECT(SCREE_E_INVALID, scree_salvage(dir, inside, &options, NULL, NULL, NULL));
+    cr_assert(mkdir(to, 0777) == 0);
+    kit_file_write(to, "mine", "x", 1);
+    EXPECT(SCREE_E_INVALID, salvage());
+    kit_dir_remove(to);
+    cr_assert(mkdir(to, 0777) == 0);
+    EXPECT(0, salvage()); /* empty is as good as none */
+    cr_assert(kit_dir_fingerprint(dir, true) == before);
+    EXPECT(SCREE_E_INVALID, salvage());
+}
+
+Test(salvage, without_snapshots_pages_come_from_the_log)
+{
+    scree_options o = options;
+
+    fill();
+    close_cache();
+    kit_dir_copy(dir, to);
+    remove_all("snapshot-");
+    EXPECT(-ENOENT, scree_open(dir, &o, &cache));
+    kit_dir_remove(to);
+    EXPECT(SCREE_E_CORRUPT, salvage());
+    cr_assert(notes > 0 && last.severity == SCREE_FINDING_DAMAGE);
+    EXPECT(0, scree_open(to, &o, &cache));
+    expect_filled();
+}
+
+Test(salvage, without_any_manifest_the_materializer_has_to_be_given)
+{
+    scree_options o = options;
+
+    fill();
+    close_cache();
+    remove_all("manifest-");
+    options.materializer = NULL;
+    EXPECT(SCREE_E_INVALID, salvage());
+    kit_dir_remove(to);
+    options.materializer = o.materializer;
+    EXPECT(SCREE_E_CORRUPT, salvage());
+    EXPECT(0, scree_open(to, &o, &cache));
+    expect_filled();
+}
+
+Test(salvage, recovery_state_and_ids_are_carried_on)
+{
+    scree_slice state;
+    struct kit_fold before, after;
+    scree_options o = options;
+    uint64_t id = 0, next = 0;
+    scree_page_id page = 0;
+
+    EXPECT(0, scree_close(cache));
+    cache = NULL;
+    kit_dir_remove(dir);
+    options.materializer = o.materializer = &kit_concat_fold;
+    open_cache();
+    fill();
+    for (int i = 0; i < 100; i++)
+        EXPECT(0, scree_id_next(cache, &id));
+    reopen();
+    EXPECT(0, scree_recovery_state(cache, &state));
+    cr_assert(state.len == sizeof(before));
+    memcpy(&before, state.data, sizeof(before));
+    close_cache();
+    EXPECT(0, salvage());
+    EXPECT(0, scree_open(to, &o, &cache));
+    EXPECT(0, scree_recovery_state(cache, &state));
+    cr_assert(state.len == sizeof(after));
+    memcpy(&after, state.data, sizeof(after));
+    cr_assert(after.records == before.records && after.hash == before.hash);
+    EXPECT(0, scree_id_next(cache, &next));
+    cr_assert(next > id, "id %llu again", (unsigned long long)next);
+    EXPECT(0, scree_page_allocate(cache, text("new"), &page, NULL));
+    cr_assert(page > 1, "a page in use");
+}
+
+Test(salvage, a_page_that_is_too_long_for_the_options_is_told)
+{
+    options.page_bytes_max = 16384;
+    reopen();
+    {
+        static char big[16000];
+
+        EXPECT(0, scree_page_allocate_at(cache, 50, kit_slice(big, sizeof(big)), NULL));
+    }
+    close_cache();
+    options.page_bytes_max = 4096;
+    EXPECT(SCREE_E_CORRUPT, salvage());
+    cr_assert(bad == 1 && last.severity == SCREE_FINDING_LOST && last.page == 50 &&
+              last.code == SCREE_E_TOO_BIG);
+}
