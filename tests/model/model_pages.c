@@ -8,13 +8,16 @@
  *           child process; the model lies in memory shared with the parent. A crash is the child's
  *           _exit, at a random call or at a random I/O call of any of its threads (opening and closing
  *           too), which may tear that write; the next child opens what is left.
+ *           Batches mix steps on random pages, several on one, stale versions and pages that are not live
+ *           among them, and are committed or aborted.
  *           Space is reclaimed on request and in the background, with holes and with SCREE_NO_PUNCH.
  * ORACLE    results, bytes, versions and the recover fold of each call and of the whole state. Live bytes
  *           are the same before a close and after the reopen, which counts them anew. After a
  *           crash the state must be that after some operation k at or behind the last one known stable,
  *           or that with the one call that was under way. The model keeps a journal of undo entries
  *           since the last stable position, each with a hash of the whole state, to find k and go there.
- *           Versions grow over all of history, lost futures included.
+ *           Versions grow over all of history, lost futures included. A batch is one operation: no state
+ *           between its steps is ever found.
  * NOT HERE  threads (tests/stress), power cuts: what was written stays written.
  *
  * model_pages [seed] [operations] [variant]
@@ -36,6 +39,7 @@
 #define JOURNAL_BYTES (24u << 20)
 #define BORROWED_MAX 8u
 #define CHILD_CRASHED 43
+#define BATCH_STEPS 24u
 
 /* What one id is now, and the largest version it ever had. */
 struct entry {
@@ -62,16 +66,21 @@ struct undo {
     uint32_t len_before;
     bool live_before;
     bool broken_before;
+    bool more; /* the next entry belongs to the same batch */
 };
 
-/* The call under way: what it will do if it does. id 0: an allocate. */
+enum change { CHANGE_SET, CHANGE_APPEND, CHANGE_FREE };
+
+/* The call under way: what it will do if it does, a batch in several steps. */
 struct pending {
     bool is;
-    bool frees;
-    bool appends;
-    uint64_t id;
-    uint32_t len;
-    unsigned char bytes[PAGE_BYTES_MAX];
+    uint32_t n;
+    struct {
+        uint64_t id; /* 0: an allocate */
+        enum change change;
+        uint32_t len;
+    } step[BATCH_STEPS];
+    unsigned char bytes[BATCH_STEPS][PAGE_BYTES_MAX];
 };
 
 /* All of it lives in shared memory. */
@@ -82,7 +91,7 @@ struct model {
     uint64_t steps;
     uint64_t variant;
     uint64_t crashes, reopens, snapshots, undone, conflicts, reads, busy, broken_reads, kills;
-    uint64_t reclaims, recounts, cleaned;
+    uint64_t reclaims, recounts, cleaned, batches, batches_refused;
     uint64_t acked;       /* everything up to here was reported stable */
     uint64_t version_any; /* the largest version of all of history */
     uint64_t guard_number;
@@ -207,8 +216,9 @@ journal_acked(uint64_t stable)
         journal_forget();
 }
 
+/* Take one entry back. */
 static void
-journal_undo_last(void)
+journal_undo_entry(void)
 {
     struct undo *u;
     struct entry *e;
@@ -234,20 +244,27 @@ journal_undo_last(void)
     kit_env_release();
 }
 
-enum change { CHANGE_SET, CHANGE_APPEND, CHANGE_FREE };
-
-/* One successful update, into the model and its journal. */
+/* Take the last operation back, with all its steps. */
 static void
-model_apply(uint64_t id, enum change change, const unsigned char *bytes, uint32_t len,
-            uint64_t version)
+journal_undo_last(void)
+{
+    do
+        journal_undo_entry();
+    while (m->journal_n > 0 && m->journal[m->journal_n - 1].more);
+}
+
+/* A successful update, into the model and its journal: a call, or one of a batch's steps, of which the first
+   has `step` 0. */
+static void
+model_step(uint64_t id, enum change change, const unsigned char *bytes, uint32_t len,
+           uint64_t version, uint32_t step, bool more)
 {
     struct entry *e = entry_of(id);
     struct undo *u = &m->journal[m->journal_n];
 
-    kit_env_hold();
-    KIT_CHECK(version > e->version_max, "page %" PRIu64 ": version %" PRIu64 " after %" PRIu64, id,
-              version, e->version_max);
-    KIT_CHECK(version > m->version_any,
+    KIT_CHECK(version > e->version_max || (step > 0 && version == e->version_max),
+              "page %" PRIu64 ": version %" PRIu64 " after %" PRIu64, id, version, e->version_max);
+    KIT_CHECK(version > m->version_any || (step > 0 && version == m->version_any),
               "page %" PRIu64 ": version %" PRIu64 " after %" PRIu64 " elsewhere", id, version,
               m->version_any);
     *u = (struct undo){.id = id,
@@ -258,7 +275,8 @@ model_apply(uint64_t id, enum change change, const unsigned char *bytes, uint32_
                        .bytes_at = m->journal_used,
                        .len_before = e->len,
                        .live_before = e->live,
-                       .broken_before = e->broken};
+                       .broken_before = e->broken,
+                       .more = more};
     if (e->live && e->len > 0) {
         memcpy(m->journal_bytes + m->journal_used, m->content[e->content], e->len);
         m->journal_used += e->len;
@@ -286,7 +304,29 @@ model_apply(uint64_t id, enum change change, const unsigned char *bytes, uint32_
     m->hash ^= entry_hash(e);
     u->hash_after = m->hash;
     m->journal_n++;
+}
+
+static void
+model_apply(uint64_t id, enum change change, const unsigned char *bytes, uint32_t len,
+            uint64_t version)
+{
+    kit_env_hold();
+    model_step(id, change, bytes, len, version, 0, false);
     m->pending.is = false;
+    kit_env_release();
+}
+
+/* What is pending has happened. */
+static void
+model_adopt(uint64_t version)
+{
+    struct pending *p = &m->pending;
+
+    kit_env_hold();
+    for (uint32_t i = 0; i < p->n; i++)
+        model_step(p->step[i].id, p->step[i].change, p->bytes[i], p->step[i].len, version, i,
+                   i + 1 < p->n);
+    p->is = false;
     kit_env_release();
 }
 
@@ -393,31 +433,29 @@ static bool
 pending_adopt(void)
 {
     struct pending *p = &m->pending;
-    scree_page_id id = p->id;
     scree_version version = 0;
-    int code;
 
     if (!p->is)
         return false;
-    if (id == 0) { /* an allocate: the one page that is not in the model */
-        code = scree_page_next(cache, 0, &id);
+    if (p->step[0].id == 0) { /* an allocate: the one page that is not in the model */
+        scree_page_id id = 0;
+        int code = scree_page_next(cache, 0, &id);
+
         while (code == 0 && entry_of(id)->live)
             code = scree_page_next(cache, id, &id);
         if (code != 0)
             return false;
+        p->step[0].id = id;
     }
-    if (p->frees) {
-        version = m->version_any + 1; /* where the free lies is not told: at least here */
-    } else {
-        code = scree_page_read(cache, id, NULL, 0, NULL, &version);
-        if (version <= m->version_any)
-            return false;
-    }
-    model_apply(id,
-                p->frees     ? CHANGE_FREE
-                : p->appends ? CHANGE_APPEND
-                             : CHANGE_SET,
-                p->bytes, p->len, version);
+    for (uint32_t i = 0; i < p->n && version == 0; i++)
+        if (p->step[i].change != CHANGE_FREE &&
+            scree_page_read(cache, p->step[i].id, NULL, 0, NULL, &version) == SCREE_E_NOT_FOUND)
+            version = 0;
+    if (version == 0) /* nothing but frees: where they lie is not told; at least here */
+        version = m->version_any + 1;
+    if (version <= m->version_any)
+        return false;
+    model_adopt(version);
     return true;
 }
 
@@ -429,11 +467,11 @@ state_report(void)
     uint32_t n = 0;
 
     printf("acked %" PRIu64 ", %" PRIu32 " operations since, pending: %d (page %" PRIu64 ")\n",
-           m->acked, m->journal_n, m->pending.is, m->pending.id);
+           m->acked, m->journal_n, m->pending.is, m->pending.step[0].id);
     for (uint32_t i = 0; i < m->journal_n; i++)
-        printf("  page %" PRIu64 " %" PRIu64 " -> %" PRIu64 "%s\n", m->journal[i].id,
+        printf("  page %" PRIu64 " %" PRIu64 " -> %" PRIu64 "%s%s\n", m->journal[i].id,
                m->journal[i].version_before, m->journal[i].version,
-               m->journal[i].live_before ? "" : " (was free)");
+               m->journal[i].live_before ? "" : " (was free)", m->journal[i].more ? " +" : "");
     while (scree_page_next(cache, id, &id) == 0) {
         struct entry *e = entry_of(id);
         scree_version version = 0;
@@ -469,7 +507,7 @@ state_find(void)
         journal_undo_last();
     found = hash == m->hash || (m->journal_n > 0 && hash == m->journal[0].hash_before);
     for (uint32_t i = 0; i < m->journal_n; i++)
-        found = found || m->journal[i].hash_after == hash;
+        found = found || (m->journal[i].hash_after == hash && !m->journal[i].more);
     if (!found)
         state_report();
     m->pending.is = false;
@@ -519,6 +557,7 @@ stats_now(void)
 }
 
 static double target_now;      /* space_amp_target of this open */
+static uint64_t buffer_now;    /* log_buffer_bytes */
 static uint64_t live_expected; /* live bytes before the close; 0: not known */
 
 /* Nothing is cleaned now: that would merge records, and live bytes change. */
@@ -566,6 +605,7 @@ cache_open(bool found)
 
     options_draw(&options);
     target_now = options.space_amp_target;
+    buffer_now = options.log_buffer_bytes;
     if (found && kit_below(&m->random, 4) == 0) { /* look first, without writing */
         uint64_t before = kit_dir_fingerprint(directory, true);
 
@@ -688,14 +728,23 @@ payload_draw(unsigned char *bytes, bool fragment)
 }
 
 static void
-pending_make(uint64_t id, const unsigned char *bytes, uint32_t len, bool appends, bool frees)
+pending_add(uint64_t id, enum change change, const unsigned char *bytes, uint32_t len)
 {
-    m->pending.id = id;
-    m->pending.len = len;
-    m->pending.appends = appends;
-    m->pending.frees = frees;
+    struct pending *p = &m->pending;
+
+    p->step[p->n].id = id;
+    p->step[p->n].change = change;
+    p->step[p->n].len = len;
     if (len > 0)
-        memcpy(m->pending.bytes, bytes, len);
+        memcpy(p->bytes[p->n], bytes, len);
+    p->n++;
+}
+
+static void
+pending_make(uint64_t id, enum change change, const unsigned char *bytes, uint32_t len)
+{
+    m->pending.n = 0;
+    pending_add(id, change, bytes, len);
     m->pending.is = true;
 }
 
@@ -791,7 +840,7 @@ do_append(bool blind)
 
     if (e->len + len > CONTENT_BYTES || (e->len + len > PAGE_BYTES_MAX && len > 64))
         return;
-    pending_make(e->id, bytes, len, true, false);
+    pending_make(e->id, CHANGE_APPEND, bytes, len);
     if (blind)
         code = scree_page_append(cache, e->id, kit_slice(bytes, len), &version);
     else
@@ -812,7 +861,7 @@ do_set(bool blind)
     uint32_t len = payload_draw(bytes, false);
     scree_version version = e->version;
 
-    pending_make(e->id, bytes, len, false, false);
+    pending_make(e->id, CHANGE_SET, bytes, len);
     if (blind)
         CHECK_OK(scree_page_put(cache, e->id, kit_slice(bytes, len), &version));
     else
@@ -829,7 +878,7 @@ do_free(struct entry *e)
         KIT_CHECK(scree_page_free(cache, e->id, &version) == SCREE_E_INVALID, "the root was freed");
         return;
     }
-    pending_make(e->id, NULL, 0, false, true);
+    pending_make(e->id, CHANGE_FREE, NULL, 0);
     CHECK_OK(scree_page_free(cache, e->id, &version));
     model_apply(e->id, CHANGE_FREE, NULL, 0, version);
     e->freed_in = guard_depth > 0 ? m->guard_number : 0;
@@ -853,7 +902,7 @@ do_allocate(void)
         do_free(entry_random());
     if (m->live_n >= LIVE_MAX)
         return;
-    pending_make(0, bytes, len, false, false);
+    pending_make(0, CHANGE_SET, bytes, len);
     CHECK_OK(scree_page_allocate(cache, kit_slice(bytes, len), &id, &version));
     KIT_CHECK(id != 0 && !entry_of(id)->live, "page %" PRIu64 " allocated twice", id);
     KIT_CHECK(!freed_in_this_guard(entry_of(id)),
@@ -878,7 +927,7 @@ do_allocate_at(void)
     if (m->live_n >= LIVE_MAX && !e->live)
         return;
     if (!e->live)
-        pending_make(id, bytes, len, false, false);
+        pending_make(id, CHANGE_SET, bytes, len);
     code = scree_page_allocate_at(cache, id, kit_slice(bytes, len), &version);
     if (e->live) {
         KIT_CHECK(code == SCREE_E_CONFLICT && version == e->version,
@@ -926,6 +975,177 @@ do_stale(void)
     KIT_CHECK(code != SCREE_E_CONFLICT || version == e->version,
               "CONFLICT tells version %" PRIu64 ", not %" PRIu64, version, e->version);
     m->conflicts++;
+}
+
+/* ---- batches ---- */
+
+/* A batch in the making; what it will do is pending. */
+static struct draft {
+    scree_batch *batch;
+    int code; /* what the commit must give, for the first step that is wrong, with its page */
+    uint64_t conflict;
+    uint64_t bytes;  /* of payloads */
+    uint64_t newest; /* of versions presented */
+    uint32_t steps, pages;
+    bool twice;  /* an id was handed out that is in it already */
+    bool broken; /* a page that cannot be merged is in it */
+    struct draft_page {
+        uint64_t id, version;
+        uint32_t len;
+        bool freed;
+    } page[BATCH_STEPS];
+} draft;
+
+static struct draft_page *
+draft_page(uint64_t id, const struct entry *e)
+{
+    uint32_t i = 0;
+
+    while (i < draft.pages && draft.page[i].id != id)
+        i++;
+    if (i == draft.pages)
+        draft.page[draft.pages++] = (struct draft_page){
+            .id = id, .version = e == NULL ? 0 : e->version, .len = e == NULL ? 0 : e->len};
+    return &draft.page[i];
+}
+
+static void
+draft_allocate(void)
+{
+    unsigned char bytes[PAGE_BYTES_MAX];
+    uint32_t len = payload_draw(bytes, false), known = draft.pages;
+    scree_page_id id;
+
+    if (m->live_n + BATCH_STEPS >= LIVE_MAX)
+        return;
+    CHECK_OK(scree_batch_allocate(draft.batch, kit_slice(bytes, len), &id));
+    KIT_CHECK(id != 0 && !entry_of(id)->live, "page %" PRIu64 " allocated twice", id);
+    KIT_CHECK(!freed_in_this_guard(entry_of(id)),
+              "page %" PRIu64 " given out inside the guard that was open when it was freed", id);
+    draft_page(id, NULL)->len = len;
+    draft.twice = draft.twice || draft.pages == known;
+    draft.steps++;
+    draft.bytes += len;
+    pending_add(id, CHANGE_SET, bytes, len);
+}
+
+/* A page that is live, mostly, and a version that is right, mostly. */
+static struct draft_page *
+draft_choose(scree_version *version_out)
+{
+    struct entry *e = entry_random();
+    struct draft_page *p;
+    uint64_t draw = kit_below(&m->random, 200);
+
+    if (draft.pages > 0 && draw < 60) {
+        p = &draft.page[kit_below(&m->random, draft.pages)];
+        e = NULL;
+    } else {
+        if (draw == 199)
+            e = entry_of(1 + kit_below(&m->random, LIVE_MAX + 100));
+        p = draft_page(e->id, e);
+    }
+    *version_out = kit_below(&m->random, 60) == 0 ? p->version + 8 : p->version;
+    if (p->freed)
+        return NULL; /* nothing may come behind that */
+    if (draft.code == 0 && e != NULL && !e->live) {
+        draft.code = SCREE_E_NOT_FOUND;
+        draft.conflict = p->id;
+    } else if (draft.code == 0 && *version_out != p->version) {
+        draft.code = SCREE_E_CONFLICT;
+        draft.conflict = p->id;
+    }
+    draft.broken = draft.broken || entry_of(p->id)->broken;
+    return p;
+}
+
+static void
+draft_step(void)
+{
+    unsigned char bytes[PAGE_BYTES_MAX];
+    uint64_t kind = kit_below(&m->random, 10);
+    bool appends = kind < 4;
+    uint32_t len = kind < 7 ? payload_draw(bytes, appends) : 0;
+    scree_version version;
+    struct draft_page *p;
+
+    if (kind == 9) {
+        draft_allocate();
+        return;
+    }
+    p = draft_choose(&version);
+    if (p == NULL)
+        return;
+    if ((appends &&
+         (p->len + len > CONTENT_BYTES || (p->len + len > PAGE_BYTES_MAX && len > 64))) ||
+        (kind == 7 && p->id == SCREE_PAGE_ROOT))
+        kind = 8;
+    draft.steps++;
+    draft.newest = version > draft.newest ? version : draft.newest;
+    if (kind < 4) {
+        CHECK_OK(scree_batch_merge(draft.batch, p->id, version, kit_slice(bytes, len)));
+        pending_add(p->id, CHANGE_APPEND, bytes, len);
+        p->len += len;
+    } else if (kind < 7) {
+        CHECK_OK(scree_batch_set(draft.batch, p->id, version, kit_slice(bytes, len)));
+        pending_add(p->id, CHANGE_SET, bytes, len);
+        p->len = len;
+    } else if (kind == 7) {
+        CHECK_OK(scree_batch_free(draft.batch, p->id, version));
+        pending_add(p->id, CHANGE_FREE, NULL, 0);
+        p->freed = true;
+    } else {
+        CHECK_OK(scree_batch_check(draft.batch, p->id, version));
+    }
+    draft.bytes += kind < 7 ? len : 0;
+}
+
+static void
+draft_commit(void)
+{
+    scree_lsn lsn = 0;
+    scree_page_id conflict = 0;
+    int code;
+
+    m->pending.is = m->pending.n > 0 && draft.code == 0;
+    code = scree_batch_commit(draft.batch, &lsn, &conflict);
+    if ((code == SCREE_E_TOO_BIG &&
+         draft.bytes + (uint64_t)(draft.steps + 2) * 64 > buffer_now / 2) ||
+        (code == SCREE_E_MERGE && draft.broken) ||
+        ((code == SCREE_E_CONFLICT || code == SCREE_E_INVALID) && draft.twice)) {
+        m->pending.is = false;
+        return;
+    }
+    KIT_CHECK(code == draft.code, "a batch of %" PRIu32 " steps gave %d %s, not %s", draft.steps,
+              code, kit_code_name(code), kit_code_name(draft.code));
+    KIT_CHECK(code == 0 || conflict == draft.conflict, "page %" PRIu64 " is named, not %" PRIu64,
+              conflict, draft.conflict);
+    m->batches++;
+    m->batches_refused += code != 0;
+    if (code == 0 && m->pending.n == 0)
+        KIT_CHECK(lsn == draft.newest, "checks give %" PRIu64 ", not %" PRIu64, lsn, draft.newest);
+    if (code != 0 || m->pending.n == 0)
+        return;
+    model_adopt(lsn);
+    for (uint32_t i = 0; i < draft.pages; i++)
+        if (draft.page[i].freed)
+            entry_of(draft.page[i].id)->freed_in = guard_depth > 0 ? m->guard_number : 0;
+}
+
+static void
+do_batch(void)
+{
+    uint64_t steps = 1 + kit_below(&m->random, kit_below(&m->random, 8) == 0 ? BATCH_STEPS : 6);
+
+    memset(&draft, 0, sizeof(draft));
+    m->pending.n = 0;
+    CHECK_OK(scree_batch_begin(cache, &draft.batch));
+    for (uint64_t i = 0; i < steps; i++)
+        draft_step();
+    if (kit_below(&m->random, 10) == 0)
+        scree_batch_abort(draft.batch);
+    else
+        draft_commit();
 }
 
 /* An id that is not live. */
@@ -1091,7 +1311,8 @@ do_one(void)
 {
     uint64_t kind = kit_below(&m->random, 1000);
 
-    if (m->journal_n >= JOURNAL_MAX - 2 || m->journal_used > JOURNAL_BYTES - 2 * CONTENT_BYTES) {
+    if (m->journal_n >= JOURNAL_MAX - BATCH_STEPS ||
+        m->journal_used > JOURNAL_BYTES - (BATCH_STEPS + 1) * CONTENT_BYTES) {
         scree_lsn lsn = 0;
 
         CHECK_OK(scree_flush(cache, &lsn));
@@ -1104,8 +1325,10 @@ do_one(void)
         do_read_short();
     else if (kind < 300)
         do_fragments();
-    else if (kind < 500)
+    else if (kind < 440)
         do_append(true);
+    else if (kind < 500)
+        do_batch();
     else if (kind < 600)
         do_append(false);
     else if (kind < 680)
@@ -1252,10 +1475,11 @@ model_run(uint64_t seed, uint64_t steps, uint64_t variant)
            " reads, %" PRIu64 " of broken pages, %" PRIu64 " stale refused, %" PRIu64
            " busy, %" PRIu64 " snapshots, %" PRIu64 " reclaims, %" PRIu64 " bytes cleaned, %" PRIu64
            " reopens, %" PRIu64 " live bytes recounted, %" PRIu64 " crashes, %" PRIu64
-           " kill plans, %" PRIu64 " taken back: %s\n",
+           " kill plans, %" PRIu64 " taken back, %" PRIu64 " batches, %" PRIu64
+           " of them refused: %s\n",
            variant, seed, m->step, m->reads, m->broken_reads, m->conflicts, m->busy, m->snapshots,
            m->reclaims, m->cleaned, m->reopens, m->recounts, m->crashes, m->kills, m->undone,
-           status == 0 ? "ok" : "FAILED");
+           m->batches, m->batches_refused, status == 0 ? "ok" : "FAILED");
     if (status == 0 || getenv("SCREE_TEST_KEEP") == NULL)
         kit_dir_remove(directory);
     else
