@@ -752,12 +752,8 @@ name_visit(void *ctx, const char *name)
             s, (scree_finding){.severity = SCREE_FINDING_DAMAGE,
                                .code = SCREE_E_CORRUPT,
                                .file = name,
-<<<<<<< HEAD
                                .text = "this is a backup that was not finished, and "
                                        "cannot be opened"});
-=======
-                               .text = "this is a backup that was not finished: files are missing"});
->>>>>>> a18c0e2 (salvage: carry the id generator's mark; tests: nothing is found in whole directories)
     return scree__survey_tell(s, (scree_finding){.severity = SCREE_FINDING_NOTE,
                                                  .file = name,
                                                  .text = "this file is not scree's"});

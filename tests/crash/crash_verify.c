@@ -1,21 +1,12 @@
 /*
  * crash_verify.c - damage is found, told where it is, and the rest is salvaged (P7).
  *
-<<<<<<< HEAD
- * GOAL      scree_verify finds every flipped byte that matters, says where, and finds nothing in a directory
- *           that is whole, whether closed, crashed, or punched. scree_salvage copies every page that can be
- *           proved, and never a wrong one. Neither writes to what it reads.
- * METHOD    a directory of several segments is made with puts, fragments, frees, batches, compressed pages and
- *           snapshots; closed, or left by a crash. Then one byte after the other is flipped in place (every
- *           stride-th), and the directory opened read-only, verified, and salvaged.
-=======
  * GOAL      scree_verify finds every flipped byte that matters, says where, and finds nothing in a
  *           directory that is whole, whether closed, crashed, or backed up. scree_salvage copies every page
  *           that can be proved, and never a wrong one. Neither writes to what it reads.
  * METHOD    a directory of several segments is made with puts, fragments, frees, batches, compressed pages
  *           and snapshots; closed, or left by a crash. Then one byte after the other is flipped in place (a
  *           sample, or all), and the directory opened read-only, verified, and salvaged.
->>>>>>> a18c0e2 (salvage: carry the id generator's mark; tests: nothing is found in whole directories)
  * ORACLE    what matters: scree_open and reading all pages gives anything but the state that was; or does so
  *           without the newest snapshot (the older one and the log behind it), or without the newest manifest.
  *           And every byte of snapshots and manifests. What is provable: the list of all updates with the
