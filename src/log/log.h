@@ -104,8 +104,11 @@ struct scree__log_found {
 };
 void scree__log_found(const struct scree__log *log, struct scree__log_found *found_out);
 
-/* One record in log order; seals, pads and aborted ones too. Non-zero ends the scan and is returned. */
-typedef int (*scree__log_visit)(void *ctx, const struct scree__record *r);
+/* n records in log order; seals, pads and aborted ones too. Non-zero ends the scan and is returned.
+   who: which visitor this is. Each is shown all records by a thread of its own, in order, but not in
+   step with the others; visitor 0 on the caller's thread. */
+typedef int (*scree__log_visit)(void *ctx, unsigned who, const struct scree__record *r, size_t n);
+#define SCREE__LOG_VISITORS_MAX 8u
 
 struct scree__log_scan_result {
     uint64_t end;        /* first position not accepted */
@@ -117,15 +120,15 @@ struct scree__log_scan_result {
  * Visit every whole record from `from` (a record's start; 0: the log's beginning) to the end of the
  * log, across segments and the gaps that crashes leave (a segment header tells where the old log
  * ended). A batch that is not whole is no record: the log ends where it begins. Reading and checking
- * run on a thread of their own ahead of `visit`, which runs on the
- * caller's. known_stable: every record that ends at or below it is known to be durable: if one is
- * bad, or the log ends before it, that is CORRUPT (file, offset, lsn in the detail), as it is below
- * what a later valid seal says was stable. A bad record beyond all of those ends the log: a torn
- * tail.
+ * run on a thread of their own ahead of the visitors. known_stable: every record that ends at or below it
+ * is known to be durable: if one is bad, or the log ends before it, that is CORRUPT (file, offset, lsn in
+ * the detail), as it is below what a later valid seal says was stable. A bad record beyond all of those
+ * ends the log: a torn tail.
  */
 int scree__log_scan(struct scree__log *log, uint64_t from, uint64_t known_stable,
-                    scree__log_visit visit, void *ctx, struct scree__log_scan_result *result_out);
-/* The same over [from, to) of a running log, all of it stable; for the recovery fold. */
+                    scree__log_visit visit, void *ctx, unsigned visitors,
+                    struct scree__log_scan_result *result_out);
+/* The same over [from, to) of a running log, all of it stable, with one visitor; for the recovery fold. */
 int scree__log_scan_range(struct scree__log *log, uint64_t from, uint64_t to,
                           scree__log_visit visit, void *ctx);
 /*
@@ -268,12 +271,14 @@ int scree__log_decode(const struct scree__log *log, uint64_t page, const void *a
 /* [lsn, lsn + len) is dead since death_lsn (the lsn of what superseded it). Any thread. */
 void scree__log_charge_dead(struct scree__log *log, uint64_t lsn, uint64_t len, uint64_t death_lsn);
 /*
- * Recovery, before start, one thread: stamp every known death behind the snapshot's replay start S (nothing
- * is counted); then begin: all of [segment start, end of log) of every segment is dead, below S with
- * D = S - 1 at least; then charge what lives; then end.
+ * Recovery, before start: stamp what lies below the snapshot's replay start S and died behind it (any
+ * thread; nothing is counted). Then, one thread: begin: all of [segment start, end of log) of every segment
+ * is dead. What was stamped or lies behind S has D = end - 1: no snapshot that is kept has its S in between.
+ * The rest died below S. Then charge what lives; then end.
  */
-void scree__log_stamp_death(struct scree__log *log, uint64_t lsn, uint64_t len, uint64_t death_lsn);
-void scree__log_recount_begin(struct scree__log *log, uint64_t end, uint64_t death_lsn);
+void scree__log_stamp_death(struct scree__log *log, uint64_t lsn, uint64_t len);
+/* start: S; 0 if there is no snapshot. */
+void scree__log_recount_begin(struct scree__log *log, uint64_t end, uint64_t start);
 /* CORRUPT: more than was written; two pages claim the same bytes. */
 int scree__log_charge_live(struct scree__log *log, uint64_t lsn, uint64_t len);
 void scree__log_recount_end(struct scree__log *log);

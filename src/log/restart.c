@@ -289,7 +289,12 @@ scree__restart_repair(struct scree__log *log, uint64_t end, uint64_t known_stabl
     stable = stable < end ? stable : end;
     atomic_store_explicit(&log->dirty, true, memory_order_release);
     if (stable < log->segment_bytes)
-        stable = log->segment_bytes;                         /* where every log begins */
+        stable = log->segment_bytes; /* where every log begins */
+#ifdef SCREE_BUG_MARK_EARLY
+    /* Seeded: what is being repaired looks closed meanwhile. crash_recovery must fail. */
+    (void)scree__mark_remove(log);
+    log->found_ring_bytes = 0;
+#endif
     int rc = rewrite(log, run_begin(log, end, stable), end); /* R1 */
 
     if (rc == 0)

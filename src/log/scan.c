@@ -1,9 +1,9 @@
 /*
  * scan.c - walk the records of the log in order, and say where it ends and why.
  *
- * A thread reads and checks ahead, batch by batch; the caller's thread visits. A batch is one
- *   buffer of log
- * bytes and the records found in it. At most SCAN_BATCHES_MAX of them wait.
+ * A thread reads and checks ahead, batch by batch; visitors, of which the caller is one, take what it found.
+ *   A batch is a buffer of log bytes and the records found in it. There are SCAN_BATCHES of them, used in turn.
+ *   Every visitor is shown every batch, in order: they share the work by what each of them leaves alone.
  *
  * WHERE THE LOG ENDS The walk goes on while records verify. At the first position E without one: 1
  *   a segment further on whose header says prev_end == E: a jump; go on at its start. 2 else E is
@@ -16,23 +16,27 @@
  *   cleanly has nothing behind E, and E is a block boundary. INVARIANTS
  *   I1 memory: one buffer is SCAN_BYTES, or as long as one record, or batch, whose last byte is there.
  *   I2 every step goes forward: records have a length, jumps lead beyond E.
- * SHARED  the queue, `done`, `stop` and the outcome: under lock. Everything else: the thread's own.
- * LIFETIME  of the thread and batches: one call. A visited record's payload: until visit returns.
- * PROGRESS  thread waits for room in the queue, the caller for a batch; each wakes the other.
- * FAILURE   outcome and detail of the thread become the caller's. A read error is an error, not an
+ *   I3 batch k lies in slot k % SCAN_BATCHES. The thread fills it when all visitors have seen batch
+ *      k - SCAN_BATCHES, and nobody looks at it before `handed` is above k; from then on it does not change
+ *      until all visitors have seen it.
+ *   I4 the first failure, of the thread or of a visitor, is the outcome: later ones are not told.
+ * SHARED  handed, seen, done, stop and the outcome: under lock. Batches: I3. Everything else: the thread's own,
+ *   and the caller's when it was joined.
+ * LIFETIME  of threads and batches: one call. A visited record's payload: until visit returns.
+ * PROGRESS  the thread waits for the slowest visitor, a visitor for a batch; each wakes the others.
+ * FAILURE   outcome and detail of whoever failed become the caller's. A read error is an error, not an
  *          end.
- * NOT HERE  what is done about a torn tail (restart.c).
+ * NOT HERE  what is done about a torn tail (restart.c), how visitors share the work (recover.c).
  */
 #include "log/log_private.h"
 
 #include <stdio.h>
 
 #define SCAN_BYTES (1024u * 1024u)
-#define SCAN_BATCHES_MAX 4u
+#define SCAN_BATCHES 4u
 #define SCAN_DETAIL_BYTES 512u
 
 struct batch {
-    struct batch *next;
     uint8_t *buffer;
     size_t buffer_bytes;
     struct scree__record *record;
@@ -56,14 +60,19 @@ struct scan {
     struct group group; /* thread */
     bool clean;         /* 3 above holds */
 
+    scree__log_visit visit;
+    void *ctx;
+    unsigned visitors;
+    struct batch batch[SCAN_BATCHES]; /* I3 */
+
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    struct batch *first, **last; /* under lock, as are those below */
-    uint32_t waiting;
-    bool done, stop;
+    uint64_t handed;                        /* under lock, as are those below: batches to be seen */
+    uint64_t seen[SCREE__LOG_VISITORS_MAX]; /* of those, by each visitor */
+    bool done, stop;                        /* no more will come; no more are wanted */
     int code;
     char detail[SCAN_DETAIL_BYTES];
-    struct scree__log_scan_result result;
+    struct scree__log_scan_result result; /* the thread's, but for records: visitor 0's */
 };
 
 /* ---- batches --------------------------------------------------------------------------------- */
@@ -71,28 +80,22 @@ struct scan {
 static void
 batch_free(struct batch *b)
 {
-    if (b == NULL)
-        return;
     scree__free(b->buffer, b->buffer_bytes);
     scree__free(b->record, b->cap * sizeof *b->record);
-    scree__free(b, sizeof *b);
+    *b = (struct batch){0};
 }
 
-static struct batch *
-batch_make(size_t bytes)
+/* Empty, with a buffer of so many bytes. */
+static bool
+batch_prepare(struct batch *b, size_t bytes)
 {
-    struct batch *b = scree__alloc_zero(sizeof *b);
-
-    if (b == NULL)
-        return NULL;
+    b->n = 0;
+    if (b->buffer_bytes == bytes)
+        return true;
+    batch_free(b); /* I1: a long one, used before, does not stay */
     b->buffer = scree__alloc_aligned(SCREE_BLOCK, bytes);
-    b->buffer_bytes = bytes;
-    if (b->buffer == NULL) {
-        b->buffer_bytes = 0;
-        batch_free(b);
-        return NULL;
-    }
-    return b;
+    b->buffer_bytes = b->buffer != NULL ? bytes : 0;
+    return b->buffer != NULL;
 }
 
 static int
@@ -112,45 +115,74 @@ batch_add(struct batch *b, const struct scree__record *r)
     return 0;
 }
 
-/* Takes the batch. False: the caller does not want more. */
-static bool
-batch_hand_over(struct scan *s, struct batch *b)
+/* By the slowest visitor. */
+static uint64_t
+seen_by_all(const struct scan *s)
 {
-    (void)pthread_mutex_lock(&s->lock);
-    while (s->waiting == SCAN_BATCHES_MAX && !s->stop)
-        (void)pthread_cond_wait(&s->changed, &s->lock); /* waker: batch_receive, scan_stop */
-    bool go_on = !s->stop;
+    uint64_t least = s->seen[0];
 
-    if (go_on && b->n > 0) {
-        *s->last = b;
-        s->last = &b->next;
-        s->waiting++;
-        b = NULL;
-        (void)pthread_cond_broadcast(&s->changed);
-    }
-    (void)pthread_mutex_unlock(&s->lock);
-    batch_free(b);
-    return go_on;
+    for (unsigned i = 1; i < s->visitors; i++)
+        least = s->seen[i] < least ? s->seen[i] : least;
+    return least;
 }
 
-/* NULL at the end. */
+/* The slot to be filled next, when it is free; NULL: nobody wants more. */
 static struct batch *
-batch_receive(struct scan *s)
+batch_next(struct scan *s)
 {
     (void)pthread_mutex_lock(&s->lock);
-    while (s->first == NULL && !s->done)
-        (void)pthread_cond_wait(&s->changed, &s->lock); /* waker: batch_hand_over, scan_main */
-    struct batch *b = s->first;
+    while (s->handed - seen_by_all(s) == SCAN_BATCHES && !s->stop)
+        (void)pthread_cond_wait(&s->changed, &s->lock); /* waker: batch_seen, scan_stop */
+    struct batch *b = s->stop ? NULL : &s->batch[s->handed % SCAN_BATCHES];
 
-    if (b != NULL) {
-        s->first = b->next;
-        if (s->first == NULL)
-            s->last = &s->first;
-        s->waiting--;
-        (void)pthread_cond_broadcast(&s->changed);
-    }
     (void)pthread_mutex_unlock(&s->lock);
     return b;
+}
+
+/* What was filled is to be seen, if there is anything in it. */
+static void
+batch_hand_over(struct scan *s, const struct batch *b)
+{
+    if (b->n == 0)
+        return;
+    (void)pthread_mutex_lock(&s->lock);
+    s->handed++;
+    (void)pthread_cond_broadcast(&s->changed);
+    (void)pthread_mutex_unlock(&s->lock);
+}
+
+/* What visitor `who` has to see next; NULL at the end. */
+static const struct batch *
+batch_receive(struct scan *s, unsigned who)
+{
+    (void)pthread_mutex_lock(&s->lock);
+    while (s->seen[who] == s->handed && !s->done && !s->stop)
+        (void)pthread_cond_wait(&s->changed,
+                                &s->lock); /* waker: batch_hand_over, scan_main, scan_stop */
+    const struct batch *b =
+        s->seen[who] == s->handed || s->stop ? NULL : &s->batch[s->seen[who] % SCAN_BATCHES];
+
+    (void)pthread_mutex_unlock(&s->lock);
+    return b;
+}
+
+static void
+batch_seen(struct scan *s, unsigned who)
+{
+    (void)pthread_mutex_lock(&s->lock);
+    s->seen[who]++;
+    (void)pthread_cond_broadcast(&s->changed);
+    (void)pthread_mutex_unlock(&s->lock);
+}
+
+/* I4. Under lock. The detail is this thread's; the caller's gets a copy. */
+static void
+outcome_set(struct scan *s, int code)
+{
+    if (s->code != 0 || code == 0)
+        return;
+    s->code = code;
+    (void)snprintf(s->detail, sizeof s->detail, "%s", scree_error_detail());
 }
 
 /* ---- seals found by their footers ------------------------------------------------------------ */
@@ -492,14 +524,12 @@ scan_records(struct scan *s, struct batch *b, uint64_t base, size_t got)
 
 /* One buffer, as scan_records: read and checked. */
 static int
-scan_read(struct scan *s, struct batch **b_out)
+scan_read(struct scan *s, struct batch *b)
 {
     uint64_t base = scree__round_down(s->at, SCREE_BLOCK);
     size_t got;
-    struct batch *b = batch_make(s->need);
 
-    *b_out = NULL;
-    if (b == NULL)
+    if (!batch_prepare(b, s->need))
         return scree__fail(SCREE_E_NO_MEMORY, "log: no memory to scan (%zu bytes)", s->need);
     s->need = SCAN_BYTES;
     int rc = scree__segment_read_span(s->log, base, b->buffer, b->buffer_bytes, &got);
@@ -507,9 +537,7 @@ scan_read(struct scan *s, struct batch **b_out)
     if (rc == 0)
         rc = scan_records(s, b, base, got);
     if (rc < 0)
-        batch_free(b);
-    else
-        *b_out = b;
+        b->n = 0;
     return rc;
 }
 
@@ -517,13 +545,15 @@ scan_read(struct scan *s, struct batch **b_out)
 static int
 scan_step(struct scan *s)
 {
-    struct batch *b;
-    int rc = scan_read(s, &b);
+    struct batch *b = batch_next(s);
+
+    if (b == NULL)
+        return 0;
+    int rc = scan_read(s, b);
 
     if (rc < 0)
         return rc;
-    if (!batch_hand_over(s, b))
-        return 0;
+    batch_hand_over(s, b);
     if (s->at >= s->to) {
         s->result.end = s->at;
         return 0;
@@ -559,89 +589,107 @@ scan_main(void *arg)
         rc = scan_step(s);
     (void)pthread_mutex_lock(&s->lock);
     s->done = true;
-    s->code = rc;
-    if (rc < 0) /* the detail is this thread's */
-        (void)snprintf(s->detail, sizeof s->detail, "%s", scree_error_detail());
+    outcome_set(s, rc);
     (void)pthread_cond_broadcast(&s->changed);
     (void)pthread_mutex_unlock(&s->lock);
     return NULL;
 }
 
-/* ---- the caller ------------------------------------------------------------------------------ */
+/* ---- visitors -------------------------------------------------------------------------------- */
 
-static int
-batch_visit(struct scan *s, const struct batch *b, scree__log_visit visit, void *ctx)
-{
-    int rc = 0;
-
-    for (size_t i = 0; i < b->n && rc == 0; i++) {
-        s->result.records++;
-        if (visit != NULL)
-            rc = visit(ctx, &b->record[i]);
-    }
-    return rc;
-}
+struct visitor {
+    struct scan *scan;
+    unsigned who;
+    pthread_t thread;
+};
 
 static void
-scan_stop(struct scan *s)
+scan_stop(struct scan *s, int code)
 {
     (void)pthread_mutex_lock(&s->lock);
+    outcome_set(s, code);
     s->stop = true;
     (void)pthread_cond_broadcast(&s->changed);
     (void)pthread_mutex_unlock(&s->lock);
 }
 
-static int
-scan_run(struct scan *s, scree__log_visit visit, void *ctx)
+static void *
+visitor_main(void *arg)
 {
-    pthread_t thread;
-    struct batch *b;
-    int rc = 0, started;
+    struct visitor *v = arg;
+    struct scan *s = v->scan;
+    const struct batch *b;
+    int rc = 0;
 
-    s->last = &s->first;
+    while (rc == 0 && (b = batch_receive(s, v->who)) != NULL) {
+        if (s->visit != NULL)
+            rc = s->visit(s->ctx, v->who, b->record, b->n);
+        if (v->who == 0)
+            s->result.records += b->n;
+        batch_seen(s, v->who);
+    }
+    if (rc != 0)
+        scan_stop(s, rc);
+    return NULL;
+}
+
+static int
+thread_failed(int code)
+{
+    return scree__fail(-code, "log: cannot start a thread to scan: %s", scree_strerror(-code));
+}
+
+static int
+scan_run(struct scan *s)
+{
+    struct visitor visitor[SCREE__LOG_VISITORS_MAX];
+    unsigned visitors = 1;
+    pthread_t thread;
+
     s->need = SCAN_BYTES;
     (void)pthread_mutex_init(&s->lock, NULL);
     (void)pthread_cond_init(&s->changed, NULL);
-    started = pthread_create(&thread, NULL, scan_main, s);
-    if (started != 0)
-        rc = scree__fail(-started, "log: cannot start a thread to scan: %s",
-                         scree_strerror(-started));
-    while (rc == 0 && (b = batch_receive(s)) != NULL) {
-        rc = batch_visit(s, b, visit, ctx);
-        batch_free(b);
-    }
-    if (started == 0) {
-        scan_stop(s);
+    for (unsigned i = 0; i < s->visitors; i++)
+        visitor[i] = (struct visitor){.scan = s, .who = i};
+    int started = pthread_create(&thread, NULL, scan_main, s), rc = started;
+
+    for (; rc == 0 && visitors < s->visitors; visitors += rc == 0)
+        rc = pthread_create(&visitor[visitors].thread, NULL, visitor_main, &visitor[visitors]);
+    if (rc != 0)
+        scan_stop(s, thread_failed(rc));
+    visitor_main(&visitor[0]);
+    for (unsigned i = 1; i < visitors; i++)
+        (void)pthread_join(visitor[i].thread, NULL);
+    if (started == 0)
         (void)pthread_join(thread, NULL);
-    }
-    while (s->first != NULL) {
-        b = s->first;
-        s->first = b->next;
-        batch_free(b);
-    }
-    if (rc == 0 && s->code < 0)
-        rc = scree__fail(s->code, "%s", s->detail);
+    for (unsigned i = 0; i < SCAN_BATCHES; i++)
+        batch_free(&s->batch[i]);
     (void)pthread_cond_destroy(&s->changed);
     (void)pthread_mutex_destroy(&s->lock);
-    return rc;
+    return s->code == 0 ? 0 : scree__fail(s->code, "%s", s->detail);
 }
 
 int
 scree__log_scan(struct scree__log *log, uint64_t from, uint64_t known_stable,
-                scree__log_visit visit, void *ctx, struct scree__log_scan_result *result_out)
+                scree__log_visit visit, void *ctx, unsigned visitors,
+                struct scree__log_scan_result *result_out)
 {
     struct scan s = {.log = log,
                      .at = from == 0 ? log->segment_bytes : from,
                      .to = SCREE__LSN_NONE,
                      .known_stable = known_stable,
-                     .clean = log->found_clean};
+                     .clean = log->found_clean,
+                     .visit = visit,
+                     .ctx = ctx,
+                     .visitors = visitors};
 
+    SCREE_ASSERT(visitors >= 1 && visitors <= SCREE__LOG_VISITORS_MAX);
     memset(result_out, 0, sizeof *result_out);
     if (s.at < log->segment_bytes || s.at > LOG_LSN_MAX || s.at % SCREE__RECORD_ALIGN != 0 ||
         known_stable > LOG_LSN_MAX)
         return scree__fail(SCREE_E_CORRUPT, "log: lsn %llu (or %llu) is not a position of this log",
                            (unsigned long long)from, (unsigned long long)known_stable);
-    int rc = scan_run(&s, visit, ctx);
+    int rc = scan_run(&s);
 
     *result_out = s.result;
     if (rc == 0)
@@ -653,22 +701,27 @@ int
 scree__log_scan_range(struct scree__log *log, uint64_t from, uint64_t to, scree__log_visit visit,
                       void *ctx)
 {
-    struct scan s = {
-        .log = log, .at = from == 0 ? log->segment_bytes : from, .to = to, .known_stable = to};
+    struct scan s = {.log = log,
+                     .at = from == 0 ? log->segment_bytes : from,
+                     .to = to,
+                     .known_stable = to,
+                     .visit = visit,
+                     .ctx = ctx,
+                     .visitors = 1};
 
     if (s.at < log->segment_bytes || s.at % SCREE__RECORD_ALIGN != 0 || to > LOG_LSN_MAX)
         return scree__fail(SCREE_E_INVALID, "log: [%llu, %llu) is not a range of this log",
                            (unsigned long long)from, (unsigned long long)to);
-    return s.at >= to ? 0 : scan_run(&s, visit, ctx);
+    return s.at >= to ? 0 : scan_run(&s);
 }
 
 /* ---- the same by pulling, without a thread: for those who follow a running log ----------------- */
 
 struct scree__log_cursor {
     struct scan scan;
-    struct batch *batch; /* being given out */
-    size_t given;        /* of its records */
-    bool begun; /* where it began is a record's start: known, or something verified there */
+    struct batch batch; /* being given out */
+    size_t given;       /* of its records */
+    bool begun;         /* where it began is a record's start: known, or something verified there */
 };
 
 int
@@ -691,14 +744,14 @@ scree__log_cursor_close(struct scree__log_cursor *c)
 {
     if (c == NULL)
         return;
-    batch_free(c->batch);
+    batch_free(&c->batch);
     scree__free(c, sizeof *c);
 }
 
 uint64_t
 scree__log_cursor_at(const struct scree__log_cursor *c)
 {
-    return c->batch != NULL && c->given < c->batch->n ? c->batch->record[c->given].lsn : c->scan.at;
+    return c->given < c->batch.n ? c->batch.record[c->given].lsn : c->scan.at;
 }
 
 /* Read on from scan.at, at most up to `to`. */
@@ -709,9 +762,7 @@ cursor_fill(struct scree__log_cursor *c, uint64_t to)
     uint64_t first = s->at;
     uint64_t rest = scree__round_up(to, SCREE_BLOCK) - scree__round_down(first, SCREE_BLOCK);
 
-    batch_free(c->batch);
-    c->batch = NULL;
-    c->given = 0;
+    c->batch.n = c->given = 0;
     s->to = s->known_stable = to;
     if (s->need == SCAN_BYTES && rest < SCAN_BYTES) /* what is longer was found to be needed */
         s->need = (size_t)rest;
@@ -722,7 +773,7 @@ cursor_fill(struct scree__log_cursor *c, uint64_t to)
         s->group.end = 0;
         return rc;
     }
-    if (c->batch->n > 0) {
+    if (c->batch.n > 0) {
         c->begun = true;
         return 0;
     }
@@ -740,7 +791,7 @@ int
 scree__log_cursor_look(struct scree__log_cursor *c, uint64_t to, const struct scree__record **r_out)
 {
     *r_out = NULL;
-    while (c->batch == NULL || c->given == c->batch->n) {
+    while (c->given == c->batch.n) {
         if (c->scan.at >= to)
             return 1;
         int rc = cursor_fill(c, to);
@@ -748,14 +799,14 @@ scree__log_cursor_look(struct scree__log_cursor *c, uint64_t to, const struct sc
         if (rc != 0)
             return rc;
     }
-    *r_out = &c->batch->record[c->given];
+    *r_out = &c->batch.record[c->given];
     return 0;
 }
 
 void
 scree__log_cursor_pass(struct scree__log_cursor *c)
 {
-    SCREE_ASSERT(c->batch != NULL && c->given < c->batch->n);
+    SCREE_ASSERT(c->given < c->batch.n);
     c->given++;
 }
 

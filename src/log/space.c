@@ -25,6 +25,8 @@
  */
 #include "log/log_private.h"
 
+#define GRANULE_STAMPED ((uint64_t)1 << GRANULE_DEATH_SHIFT)
+
 static uint64_t
 granule_word(uint64_t blocks, uint64_t dead)
 {
@@ -92,16 +94,20 @@ scree__log_charge_dead(struct scree__log *log, uint64_t lsn, uint64_t len, uint6
     }
 }
 
-/* ---- recovery: one thread, before any collector; relaxed throughout ---------------------------- */
+/* ---- recovery: before any collector; relaxed throughout ------------------------------------------ */
 
+/* Until the recount, a granule's word only says whether something in it died behind the replay start. Any
+   thread: all of them store the same. */
 void
-scree__log_stamp_death(struct scree__log *log, uint64_t lsn, uint64_t len, uint64_t death_lsn)
+scree__log_stamp_death(struct scree__log *log, uint64_t lsn, uint64_t len)
 {
     while (len > 0) {
         struct piece p = piece_first(log, lsn, len);
 
-        if (p.segment != NULL)
-            granule_charge(&p.segment->granule[p.granule], 0, death_lsn);
+        if (p.segment != NULL && atomic_load_explicit(&p.segment->granule[p.granule],
+                                                      memory_order_relaxed) != GRANULE_STAMPED)
+            atomic_store_explicit(&p.segment->granule[p.granule], GRANULE_STAMPED,
+                                  memory_order_relaxed);
         lsn += p.len;
         len -= p.len;
     }
@@ -150,48 +156,55 @@ written_below(uint64_t start, uint64_t len, uint64_t end)
     return scree__min_u64(written, len);
 }
 
+/* All of it is dead: since the end of the log if it was stamped or reaches behind `start`, else since start. */
 static void
-segment_recount(struct scree__log *log, struct log_segment *seg, uint64_t end, uint64_t death_lsn)
+segment_recount(struct scree__log *log, struct log_segment *seg, uint64_t end, uint64_t start)
 {
-    uint64_t start = atomic_load_explicit(&seg->number, memory_order_relaxed) * log->segment_bytes;
+    uint64_t first = atomic_load_explicit(&seg->number, memory_order_relaxed) * log->segment_bytes;
     uint64_t sum = 0;
 
     for (uint32_t i = 0; i < log->granules; i++) {
-        uint64_t from = start + (uint64_t)i * SCREE__GRANULE_BYTES;
-        uint64_t dead = written_below(from, scree__granule_bytes(log, i), end);
+        uint64_t from = first + (uint64_t)i * SCREE__GRANULE_BYTES;
+        uint64_t bytes = scree__granule_bytes(log, i);
+        uint64_t dead = written_below(from, bytes, end);
         uint64_t word = atomic_load_explicit(&seg->granule[i], memory_order_relaxed);
+        uint64_t death = word == GRANULE_STAMPED || from + bytes > start ? end - 1 : start - 1;
 
-        atomic_store_explicit(&seg->granule[i], granule_word(word >> GRANULE_DEATH_SHIFT, dead),
+        atomic_store_explicit(&seg->granule[i], granule_word(death / SCREE_BLOCK + 1, dead),
                               memory_order_relaxed);
-        if (from <= death_lsn)
-            granule_charge(&seg->granule[i], 0, death_lsn);
         sum += dead;
     }
     atomic_store_explicit(&seg->dead_bytes, sum, memory_order_relaxed);
 }
 
+/* What a crash left unused at the end of an old segment is dead too; it must stay as long as the jump behind
+   it is needed. */
+static void
+jump_stamp(struct scree__log *log, const struct log_segment *seg, const struct log_segment *next)
+{
+    uint64_t jump = atomic_load_explicit(&next->number, memory_order_relaxed);
+    uint64_t from = atomic_load_explicit(&seg->number, memory_order_relaxed) * log->segment_bytes;
+    uint64_t lsn = next->prev_end, to = from + log->segment_bytes;
+
+    if (!next->header_ok || lsn >= jump * log->segment_bytes || lsn < from)
+        return;
+    while (lsn < to) {
+        struct piece p = piece_first(log, lsn, to - lsn);
+
+        if (p.segment != NULL)
+            granule_charge(&p.segment->granule[p.granule], 0, jump * log->segment_bytes - 1);
+        lsn += p.len;
+    }
+}
+
 void
-scree__log_recount_begin(struct scree__log *log, uint64_t end, uint64_t death_lsn)
+scree__log_recount_begin(struct scree__log *log, uint64_t end, uint64_t start)
 {
     (void)pthread_mutex_lock(&log->files_lock);
     for (size_t i = 0; i < log->segment_n; i++) {
-        struct log_segment *seg = log->segment[i];
-
-        segment_recount(log, seg, end, death_lsn);
-        /* What a crash left unused at the end of an old segment is dead too; it must stay as long as the
-           jump behind it is needed. */
-        if (i + 1 < log->segment_n) {
-            const struct log_segment *next = log->segment[i + 1];
-            uint64_t jump = atomic_load_explicit(&next->number, memory_order_relaxed);
-            uint64_t from =
-                atomic_load_explicit(&seg->number, memory_order_relaxed) * log->segment_bytes;
-
-            if (next->header_ok && next->prev_end < jump * log->segment_bytes &&
-                next->prev_end >= from && next->prev_end < from + log->segment_bytes)
-                scree__log_stamp_death(log, next->prev_end,
-                                       from + log->segment_bytes - next->prev_end,
-                                       jump * log->segment_bytes - 1);
-        }
+        segment_recount(log, log->segment[i], end, start);
+        if (i + 1 < log->segment_n)
+            jump_stamp(log, log->segment[i], log->segment[i + 1]);
     }
     (void)pthread_mutex_unlock(&log->files_lock);
 }

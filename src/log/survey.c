@@ -345,7 +345,7 @@ walk_alone(struct survey *s)
         else if (rc == 1) {
             s->at += r.disk_len;
             s->result->records++;
-            s->code = s->visit(s->ctx, &r);
+            s->code = s->visit(s->ctx, 0, &r, 1);
             rc = s->code != 0 ? s->code : 2;
         }
         if (rc != 2 && (rc != 1 || s->at >= s->alone_until))
@@ -354,12 +354,12 @@ walk_alone(struct survey *s)
 }
 
 static int
-survey_visit(void *ctx, const struct scree__record *r)
+survey_visit(void *ctx, unsigned who, const struct scree__record *r, size_t n)
 {
     struct survey *s = ctx;
 
-    s->at = r->lsn + r->disk_len;
-    s->code = s->visit(s->ctx, r);
+    s->at = r[n - 1].lsn + r[n - 1].disk_len;
+    s->code = s->visit(s->ctx, who, r, n);
     return s->code;
 }
 
@@ -369,7 +369,7 @@ survey_run(struct survey *s)
     for (;;) {
         struct scree__log_scan_result found;
         uint64_t from = s->at;
-        int rc = scree__log_scan(s->log, from, s->known_stable, survey_visit, s, &found);
+        int rc = scree__log_scan(s->log, from, s->known_stable, survey_visit, s, 1, &found);
 
         s->result->records += found.records;
         s->result->end = found.end > s->at ? found.end : s->at;

@@ -245,9 +245,8 @@ scree__fold_record(const scree_materializer *m, struct scree_out *state,
 }
 
 static int
-fold_visit(void *arg, const struct scree__record *r)
+fold_one(scree_cache *cache, const struct scree__record *r)
 {
-    scree_cache *cache = arg;
     uint64_t end = r->lsn + r->disk_len;
     bool in_batch = r->kind == SCREE__RECORD_BATCH ||
                     ((r->flags & SCREE__RECORD_IN_BATCH) != 0 && r->version != end);
@@ -261,6 +260,17 @@ fold_visit(void *arg, const struct scree__record *r)
     if (!in_batch)
         cache->fold_from = end;
     return 0;
+}
+
+static int
+fold_visit(void *arg, unsigned who, const struct scree__record *r, size_t n)
+{
+    int rc = 0;
+
+    (void)who; /* there is one */
+    for (size_t i = 0; rc == 0 && i < n; i++)
+        rc = fold_one(arg, &r[i]);
+    return rc;
 }
 
 /* C4 */

@@ -2,10 +2,21 @@
  * recover.c - from a directory to a page table: newest loadable snapshot, then the log behind it.
  *
  * STEPS  R1  load the newest generation; if it cannot be, the older one (told by event)
- *        R2  scan the log from its replay start S; apply each page record in log order
- *        R3  fold each user record into the recovery state, if there is a callback
+ *        R2  scan the log from its replay start S; apply each page record
+ *        R3  fold each user record into the recovery state, if there is a callback, in log order
  *        R4  recount space from the table: what no page stands for is dead
  *        R5  start the log behind its end (trim, rewrite, jump: log/), make sure the root lives
+ * PROTOCOL of R2: scan.c shows every record to REPLAY_THREADS visitors, in log order to each. A record is
+ *   applied by the visitor that owns its page, and by no other; R3, and telling how far it is, is visitor
+ *   0's alone. Records are taken by the window: the cold lines of a whole window are fetched side by side,
+ *   then it is applied.
+ * WORD   slots, side words, nodes: in R1 of a worker's ids, in R2 of a visitor's pages, in R4 and R5 of
+ *        the one thread there is. share[k]: visitor k's. Published by joins.
+ * EDGES  step                          who           order                pairs   if it loses
+ *   E1   a leaf is made                 any visitor   as in radix.c                the other's serves
+ *   E2   memory is charged              any visitor   fetch_add relaxed    -       cannot: a sum
+ *   E3   a granule is stamped           any visitor   store relaxed        join    all store the same
+ *   Plain and relaxed otherwise: each word has one writer, and readers after a join.
  * INVARIANTS
  *   I1 a record is applied only if its lsn is above the newest record its page already stands for,
  *      or above the free that the snapshot's walk saw (tombstone): the snapshot may have seen later
@@ -14,12 +25,14 @@
  *      bytes are read: the cost is the table plus the log behind S, never the data.
  *   I3 a record of a page that is not there and has no tombstone is damage: never skipped in
  *      silence.
- *   I4 what lies below S and is not in the table died below S. A death behind S is stamped where the
- *      replay meets it: with what superseded it, or with the newest the snapshot knew of its page.
- * LIFETIME single-threaded but for R1, whose workers write different ids; words are published by
- *          the join, and to everybody else by open's return. So plain relaxed stores will do.
+ *   I4 what lies below S and is not in the table died below S. What lies below S and was superseded
+ *      behind it is stamped where the replay meets that. Whatever lies behind S may have died there.
+ *   I5 a page's records are applied in log order, by one visitor. Between pages no order is needed: a batch is
+ *      shown whole or not at all, and what is said of all pages are sums and a maximum.
+ * LIFETIME of shares and windows: R2. The record of a window: until its visit returns.
+ * PROGRESS visitors do not wait for each other but through the scan's buffers.
  * FAILURE  CORRUPT, FORMAT, MATERIALIZER, NO_MEMORY, -errno: open fails, the directory is as it
- *          was.
+ *          was. Of several failures one is told.
  * NOT HERE torn tails and damage in the log (log/scan.c).   REFS DESIGN: docs/impl.md, "Recovery".
  */
 #include "pagecache/pagecache_private.h"
@@ -30,8 +43,13 @@
 #define LOAD_THREADS 2
 #define POSITIONS_MAX 32768u
 #define PROGRESS_RECORDS 65536u
+#define REPLAY_THREADS 2u
+#define WINDOW_RECORDS 32u
+#define RECOUNT_AHEAD 8u
 
-/* Words are read and written relaxed throughout: LIFETIME. */
+static_assert(REPLAY_THREADS <= SCREE__LOG_VISITORS_MAX, "each of them visits");
+
+/* Words are read and written relaxed throughout: WORD. */
 static uint64_t
 word_get(struct scree__radix_ref ref)
 {
@@ -224,13 +242,27 @@ load_newest(scree_cache *cache, struct scree__snapshot_loaded *loaded, int64_t *
     return rc;
 }
 
+/* What one of the threads has to say of its pages. */
+struct share {
+    _Alignas(SCREE_CACHE_LINE) uint64_t records; /* page records seen */
+    uint64_t id_high;
+    int64_t pages;
+    bool changed; /* one of the records lies behind E */
+};
+
 struct replay {
     scree_cache *cache;
-    uint64_t start;   /* S */
-    uint64_t stable;  /* E of the newest generation */
-    uint64_t records; /* page records seen */
-    bool changed;     /* one of them lies behind E */
-    int64_t pages;
+    uint64_t start;  /* S */
+    uint64_t stable; /* E of the newest generation */
+    uint64_t told;   /* visitor 0: page records, of all threads, since progress was told */
+    struct share share[REPLAY_THREADS];
+};
+
+/* Records whose words and nodes are being fetched before they are applied. */
+struct window {
+    const struct scree__record *record[WINDOW_RECORDS];
+    struct scree__radix_ref ref[WINDOW_RECORDS]; /* leaf NULL: not there, when it was looked for */
+    uint32_t n;
 };
 
 static int
@@ -242,9 +274,17 @@ unknown_page(const struct scree__record *r)
                        (unsigned long long)r->lsn, r->kind, (unsigned long long)r->page);
 }
 
-/* I4. What the word stands for died at lsn. */
+/* I4. It died; behind S nothing has to be noted. */
 static void
-supersede(scree_cache *cache, struct scree__radix_ref ref, uint64_t lsn)
+position_die(const struct replay *replay, uint64_t lsn, uint32_t disk_len)
+{
+    if (lsn < replay->start)
+        scree__log_stamp_death(replay->cache->log, lsn, disk_len);
+}
+
+/* What the word stands for is superseded. */
+static void
+supersede(const struct replay *replay, struct scree__radix_ref ref)
 {
     uint64_t word = word_get(ref), side;
     const struct scree__position *p;
@@ -252,22 +292,22 @@ supersede(scree_cache *cache, struct scree__radix_ref ref, uint64_t lsn)
 
     if (slot_tag(word) == SLOT_EVICTED) {
         side = atomic_load_explicit(scree__radix_side(ref), memory_order_relaxed);
-        scree__log_stamp_death(cache->log, slot_evicted_lsn(word), slot_evicted_len(word, side),
-                               lsn);
+        position_die(replay, slot_evicted_lsn(word), slot_evicted_len(word, side));
     }
     if (slot_tag(word) != SLOT_NODE)
         return;
     n = slot_node(word);
     p = scree__node_positions(n);
     if (n->positions == 1)
-        scree__log_stamp_death(cache->log, n->lsn, n->disk_len, lsn);
+        position_die(replay, n->lsn, n->disk_len);
     for (uint32_t i = 0; n->positions > 1 && i < n->positions; i++)
-        scree__log_stamp_death(cache->log, p[i].lsn, p[i].disk_len, lsn);
+        position_die(replay, p[i].lsn, p[i].disk_len);
 }
 
 /* I1 holds: r is newer than all the slot stands for. */
 static int
-replay_apply(struct replay *replay, struct scree__radix_ref ref, const struct scree__record *r)
+replay_apply(struct replay *replay, struct share *share, struct scree__radix_ref ref,
+             const struct scree__record *r)
 {
     scree_cache *cache = replay->cache;
     struct scree__position p = {.lsn = r->lsn, .disk_len = r->disk_len};
@@ -280,12 +320,12 @@ replay_apply(struct replay *replay, struct scree__radix_ref ref, const struct sc
         return scree__fail(SCREE_E_CORRUPT, "the record at lsn %llu carries version %llu",
                            (unsigned long long)r->lsn, (unsigned long long)r->version);
     if (r->kind != SCREE__RECORD_DELTA)
-        supersede(cache, ref, r->lsn);
+        supersede(replay, ref);
     switch (r->kind) {
     case SCREE__RECORD_ALLOCATE:
-        replay->pages++;
-        if ((r->flags & SCREE__RECORD_CHOSEN_ID) == 0 && r->page > cache->id_high)
-            cache->id_high = r->page;
+        share->pages++;
+        if ((r->flags & SCREE__RECORD_CHOSEN_ID) == 0 && r->page > share->id_high)
+            share->id_high = r->page;
         return page_put(cache, ref, &p, 1, r->version);
     case SCREE__RECORD_SET:
     case SCREE__RECORD_CONSOLIDATED:
@@ -293,51 +333,152 @@ replay_apply(struct replay *replay, struct scree__radix_ref ref, const struct sc
     case SCREE__RECORD_DELTA:
         return page_push(cache, ref, &p, r->version);
     default: /* FREE */
-        replay->pages--;
+        share->pages--;
         word_put(cache, ref, slot_from_free(r->lsn));
         return 0;
     }
 }
 
-/* R2, R3 */
+/* R2, one record of a page that is this thread's. */
 static int
-replay_visit(void *arg, const struct scree__record *r)
+replay_record(struct replay *replay, struct share *share, struct scree__radix_ref ref,
+              const struct scree__record *r)
 {
-    struct replay *replay = arg;
-    scree_cache *cache = replay->cache;
-    struct scree__radix_ref ref;
-    int rc = 0;
-
-    /* Whatever it is, it does not die before it was written. */
-    scree__log_stamp_death(cache->log, r->lsn, r->disk_len, r->lsn);
-    if (r->kind == SCREE__RECORD_ID_RANGE) {
-        replay->changed |= r->lsn >= replay->stable;
-        scree__generator_found(cache, r->page);
-    }
-    if (r->kind > SCREE__RECORD_FREE)
-        return 0; /* pads, seals, aborted; the scan gives whole batches only */
-    if (cache->materializer.recover != NULL)
-        rc = scree__fold_record(&cache->materializer, &cache->fold, r);
-    if (rc != 0)
-        return rc;
-    if (r->page == 0)
-        return unknown_page(r);
-    if (++replay->records % PROGRESS_RECORDS == 0)
-        rc = progress(cache, "replay", r->lsn - replay->start, 0);
-    if (rc != 0)
-        return rc;
-    replay->changed |= r->lsn >= replay->stable;
-    ref = r->kind == SCREE__RECORD_ALLOCATE ? scree__radix_make(&cache->radix, r->page)
-                                            : scree__radix_find(&cache->radix, r->page);
+    share->records++;
+    share->changed |= r->lsn >= replay->stable;
     if (ref.leaf == NULL)
         return r->kind == SCREE__RECORD_ALLOCATE
                    ? scree__fail(SCREE_E_NO_MEMORY, "no memory for the page table")
                    : unknown_page(r);
-    if (r->lsn <= scree__slot_lsn(word_get(ref))) { /* I1; 0 for a slot that was never used */
-        scree__log_stamp_death(cache->log, r->lsn, r->disk_len, scree__slot_lsn(word_get(ref)));
+    if (r->lsn <= scree__slot_lsn(word_get(ref))) /* I1; 0 for a slot that was never used */
         return 0;
+    return replay_apply(replay, share, ref, r);
+}
+
+/* The cold lines of a window's records, all at a time: first what a word is, then what it points to, then where
+   its newest position goes. */
+static void
+window_fetch(const struct window *w)
+{
+    uint64_t word[WINDOW_RECORDS];
+
+    for (uint32_t i = 0; i < w->n; i++) {
+        word[i] = w->ref[i].leaf == NULL ? 0 : word_get(w->ref[i]);
+        if (slot_tag(word[i]) == SLOT_NODE)
+            __builtin_prefetch(slot_node(word[i]), 1);
     }
-    return replay_apply(replay, ref, r);
+    for (uint32_t i = 0; i < w->n; i++) {
+        struct scree__node *n = slot_node(word[i]);
+
+        if (slot_tag(word[i]) == SLOT_NODE)
+            __builtin_prefetch(&scree__node_positions(n)[n->positions], 1);
+    }
+}
+
+static int
+window_apply(struct replay *replay, struct share *share, struct window *w)
+{
+    int rc = 0;
+
+    window_fetch(w);
+    for (uint32_t i = 0; rc == 0 && i < w->n; i++)
+        rc = replay_record(replay, share, w->ref[i], w->record[i]);
+    w->n = 0;
+    return rc;
+}
+
+/* A record comes into the window; its word, and what lies beside it, are on their way. */
+static void
+window_add(scree_cache *cache, struct window *w, const struct scree__record *r)
+{
+    struct scree__radix_ref ref = r->kind == SCREE__RECORD_ALLOCATE
+                                      ? scree__radix_make(&cache->radix, r->page)
+                                      : scree__radix_find(&cache->radix, r->page);
+
+    if (ref.leaf != NULL) {
+        __builtin_prefetch(scree__radix_word(ref), 1);
+        __builtin_prefetch(scree__radix_side(ref), 1);
+    }
+    w->record[w->n] = r;
+    w->ref[w->n++] = ref;
+}
+
+/* Whose page it is (I5): those whose words share a cache line stay together. */
+static unsigned
+owner_of(const struct scree__record *r)
+{
+#ifdef SCREE_BUG_REPLAY_SPLIT
+    /* Seeded: two visitors share a page. crash_recovery must fail. */
+    return (unsigned)(r->lsn / 4096 % REPLAY_THREADS);
+#endif
+    return (unsigned)(r->page / 8 % REPLAY_THREADS);
+}
+
+/* R2 for the pages of one thread. */
+static int
+share_apply(struct replay *replay, unsigned who, const struct scree__record *r, size_t n)
+{
+    struct window w = {.n = 0};
+    int rc = 0;
+
+    for (size_t i = 0; rc == 0 && i < n; i++) {
+        if (r[i].kind > SCREE__RECORD_FREE || owner_of(&r[i]) != who)
+            continue; /* pads, seals, aborted; the scan gives whole batches only */
+        if (r[i].page == 0)
+            return unknown_page(&r[i]);
+        window_add(replay->cache, &w, &r[i]);
+        if (w.n == WINDOW_RECORDS)
+            rc = window_apply(replay, &replay->share[who], &w);
+    }
+    return rc != 0 ? rc : window_apply(replay, &replay->share[who], &w);
+}
+
+/* R3 and what else is done once for each record: by visitor 0. */
+static int
+replay_once(struct replay *replay, const struct scree__record *r, size_t n)
+{
+    scree_cache *cache = replay->cache;
+    int rc = 0;
+
+    for (size_t i = 0; rc == 0 && i < n; i++) {
+        if (r[i].kind == SCREE__RECORD_ID_RANGE) {
+            replay->share[0].changed |= r[i].lsn >= replay->stable;
+            scree__generator_found(cache, r[i].page);
+        }
+        if (r[i].kind > SCREE__RECORD_FREE)
+            continue;
+        if (cache->materializer.recover != NULL)
+            rc = scree__fold_record(&cache->materializer, &cache->fold, &r[i]);
+        if (rc == 0 && ++replay->told % PROGRESS_RECORDS == 0)
+            rc = progress(cache, "replay", r[i].lsn - replay->start, 0);
+    }
+    return rc;
+}
+
+static int
+replay_visit(void *arg, unsigned who, const struct scree__record *r, size_t n)
+{
+    struct replay *replay = arg;
+    int rc = who == 0 ? replay_once(replay, r, n) : 0;
+
+    return rc != 0 ? rc : share_apply(replay, who, r, n);
+}
+
+/* What the threads have to say, in the first one's share. */
+static struct share
+replay_sum(const struct replay *replay)
+{
+    struct share sum = replay->share[0];
+
+    for (unsigned i = 1; i < REPLAY_THREADS; i++) {
+        const struct share *s = &replay->share[i];
+
+        sum.records += s->records;
+        sum.pages += s->pages;
+        sum.changed |= s->changed;
+        sum.id_high = s->id_high > sum.id_high ? s->id_high : sum.id_high;
+    }
+    return sum;
 }
 
 static int
@@ -364,6 +505,21 @@ recount_slot(scree_cache *cache, struct scree__radix_ref ref)
     return rc;
 }
 
+/* Nodes lie anywhere: the next ones are fetched while this one is counted. */
+static void
+recount_fetch(struct scree__radix_leaf *leaf, uint32_t index)
+{
+    uint64_t word = index < SCREE__RADIX_FANOUT
+                        ? word_get((struct scree__radix_ref){.leaf = leaf, .index = index})
+                        : 0;
+    const char *node = (const char *)slot_node(word);
+
+    if (slot_tag(word) != SLOT_NODE)
+        return;
+    __builtin_prefetch(node);
+    __builtin_prefetch(node + SCREE_CACHE_LINE); /* its first positions */
+}
+
 /* R4 */
 static int
 recount(scree_cache *cache, uint64_t start, uint64_t end)
@@ -371,12 +527,14 @@ recount(scree_cache *cache, uint64_t start, uint64_t end)
     struct scree__radix_leaf *leaf = scree__radix_leaf_from(&cache->radix, 0);
     int rc = 0;
 
-    scree__log_recount_begin(cache->log, end, start == 0 ? 0 : start - 1);
+    scree__log_recount_begin(cache->log, end, start);
     for (; rc == 0 && leaf != NULL; leaf = scree__radix_leaf_after(&cache->radix, leaf)) {
         struct scree__radix_ref ref = {.leaf = leaf};
 
-        for (; rc == 0 && ref.index < SCREE__RADIX_FANOUT; ref.index++)
+        for (; rc == 0 && ref.index < SCREE__RADIX_FANOUT; ref.index++) {
+            recount_fetch(leaf, ref.index + RECOUNT_AHEAD);
             rc = recount_slot(cache, ref);
+        }
     }
     scree__log_recount_end(cache->log);
     return rc;
@@ -403,14 +561,14 @@ table_rebuild(scree_cache *cache, struct replay *replay, struct scree__log_scan_
     const struct scree__manifest *m = &cache->manifest;
     struct scree__snapshot_loaded loaded;
     uint64_t known_stable = m->generations > 0 ? m->generation[0].stable_lsn : 0;
-    int rc = load_newest(cache, &loaded, &replay->pages);
+    int rc = load_newest(cache, &loaded, &replay->share[0].pages);
 
     if (rc != 0)
         return rc;
     cache->full_pages = loaded.full_pages;
     replay->start = m->generations > 0 ? m->generation[0].replay_lsn : 0;
     replay->stable = known_stable;
-    cache->id_high = m->generations > 0 ? loaded.meta.id_high : SCREE_PAGE_ROOT;
+    replay->share[0].id_high = m->generations > 0 ? loaded.meta.id_high : SCREE_PAGE_ROOT;
     scree__generator_found(cache, loaded.meta.generated_high);
     scree__out_init(&cache->fold, SIZE_MAX / 2);
     if (loaded.state_len > 0)
@@ -423,7 +581,8 @@ table_rebuild(scree_cache *cache, struct replay *replay, struct scree__log_scan_
                            "%s holds a recovery state, but this materializer has no recover "
                            "callback to go on with it",
                            cache->dir);
-    return scree__log_scan(cache->log, replay->start, known_stable, replay_visit, replay, scan);
+    return scree__log_scan(cache->log, replay->start, known_stable, replay_visit, replay,
+                           REPLAY_THREADS, scan);
 }
 
 int
@@ -433,6 +592,7 @@ scree__recover(scree_cache *cache)
     struct replay replay = {.cache = cache};
     struct scree__log_scan_result scan = {0};
     struct scree__log_found found;
+    struct share sum;
     int rc;
 
     scree__log_found(cache->log, &found);
@@ -450,10 +610,12 @@ scree__recover(scree_cache *cache)
         rc = scree__log_start(cache->log, &scan, replay.stable);
     if (rc != 0)
         return rc;
+    sum = replay_sum(&replay);
+    cache->id_high = sum.id_high;
     cache->id_gap = SCREE_PAGE_ROOT;
     cache->id_gap_end = cache->id_high;
     cache->fold_lsn = cache->fold_from = scree__log_tail(cache->log);
-    cache->pages_recovered = cache->table_pages = (uint64_t)replay.pages;
+    cache->pages_recovered = cache->table_pages = (uint64_t)sum.pages;
     atomic_store_explicit(&cache->checkpoint_lsn, replay.start, memory_order_relaxed);
     if (cache->manifest.generations > 0)
         atomic_store_explicit(&cache->checkpoint_bytes,
@@ -461,13 +623,13 @@ scree__recover(scree_cache *cache)
                               memory_order_relaxed);
     /* Nothing to write at close if nothing is done until then. */
     cache->checkpointed_end =
-        found.clean && !replay.changed && !cache->fell_back ? cache->fold_lsn : 0;
+        found.clean && !sum.changed && !cache->fell_back ? cache->fold_lsn : 0;
     cache->recovery = (scree_recovery_info){
         .size = sizeof cache->recovery,
         .clean = found.clean,
         .snapshot_lsn = replay.start,
         .stable_lsn = scan.end,
-        .records = replay.records,
+        .records = sum.records,
         .pages = cache->pages_recovered,
         .torn_bytes = scan.torn_bytes,
         .batches_discarded = scan.batches_discarded,

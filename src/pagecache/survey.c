@@ -608,9 +608,8 @@ fold(struct scree__survey *s, const struct scree__record *r)
 }
 
 static int
-record_visit(void *ctx, const struct scree__record *r)
+record_visit(struct scree__survey *s, const struct scree__record *r)
 {
-    struct scree__survey *s = ctx;
     struct scree__radix_ref ref;
     uint64_t last = scree__log_last_byte(s->log);
     int rc = 0;
@@ -644,6 +643,17 @@ generated_raise(struct scree__survey *s, uint64_t bytes)
     uint64_t most = (UINT64_MAX - s->generated_high) / SCREE__GENERATED_RANGE_MAX;
 
     s->generated_high += (ranges < most ? ranges : most) * SCREE__GENERATED_RANGE_MAX;
+}
+
+static int
+records_visit(void *ctx, unsigned who, const struct scree__record *r, size_t n)
+{
+    int rc = 0;
+
+    (void)who; /* there is one */
+    for (size_t i = 0; rc == 0 && i < n; i++)
+        rc = record_visit(ctx, &r[i]);
+    return rc;
 }
 
 static int
@@ -718,8 +728,8 @@ log_walk(struct scree__survey *s)
         from = found.first_lsn;
     else if (s->loaded && !s->manifest_old && m->generation[m->generations - 1].replay_lsn < from)
         from = m->generation[m->generations - 1].replay_lsn;
-    rc = scree__log_survey(s->log, from, known, s->rebuilt && from > m->segment_bytes, record_visit,
-                           trouble_visit, s, &scan);
+    rc = scree__log_survey(s->log, from, known, s->rebuilt && from > m->segment_bytes,
+                           records_visit, trouble_visit, s, &scan);
     s->end = scan.end;
     if (s->rebuilt)
         generated_raise(s, s->end);

@@ -60,9 +60,8 @@ payload_fill(uint8_t *at, uint32_t len, uint64_t i)
 }
 
 static int
-rig_visit(void *ctx, const struct scree__record *r)
+rig_record(struct rig *g, const struct scree__record *r)
 {
-    struct rig *g = ctx;
     static uint8_t expected[SEGMENT];
 
     cr_assert(ge(u64, r->lsn, g->last_end)); /* log order, no overlap */
@@ -87,12 +86,21 @@ rig_visit(void *ctx, const struct scree__record *r)
 }
 
 static int
+rig_visit(void *ctx, unsigned who, const struct scree__record *r, size_t n)
+{
+    cr_assert(eq(u32, who, 0));
+    for (size_t i = 0; i < n; i++)
+        cr_assert(eq(int, rig_record(ctx, &r[i]), 0));
+    return 0;
+}
+
+static int
 rig_scan(struct rig *g, uint64_t known_stable)
 {
     g->seen = g->aborted_seen = g->seals_seen = g->last_end = 0;
     int rc = scree__log_create(&g->options, &g->log);
 
-    return rc != 0 ? rc : scree__log_scan(g->log, 0, known_stable, rig_visit, g, &g->scan);
+    return rc != 0 ? rc : scree__log_scan(g->log, 0, known_stable, rig_visit, g, 1, &g->scan);
 }
 
 static int
@@ -498,12 +506,13 @@ Test(log_segments, a_scan_of_a_range_sees_exactly_it, .timeout = 20)
 }
 
 static int
-stop_at_ten(void *ctx, const struct scree__record *r)
+stop_at_ten(void *ctx, unsigned who, const struct scree__record *r, size_t n)
 {
-    uint64_t *n = ctx;
+    uint64_t *seen = ctx;
 
-    (void)r;
-    return ++*n == 10 ? 77 : 0;
+    (void)r, (void)who;
+    *seen += n;
+    return *seen >= 10 ? 77 : 0;
 }
 
 Test(log_segments, a_visitor_may_stop_the_scan, .timeout = 20)
@@ -517,7 +526,8 @@ Test(log_segments, a_visitor_may_stop_the_scan, .timeout = 20)
     rig_sync(g);
     cr_assert(
         eq(int, scree__log_scan_range(g->log, 0, scree__log_stable(g->log), stop_at_ten, &n), 77));
-    cr_assert(eq(u64, n, 10));
+    cr_assert(ge(u64, n, 10));
+    cr_assert(lt(u64, n, 5000)); /* a buffer is a megabyte at most */
     rig_free(g);
 }
 
@@ -979,7 +989,7 @@ Test(log_space, a_recount_agrees_with_the_running_figures, .timeout = 20)
     rig_open(g);
     rig_crash(g);
     cr_assert(eq(int, rig_scan(g, 0), 0));
-    scree__log_recount_begin(g->log, g->scan.end, g->scan.end - 1);
+    scree__log_recount_begin(g->log, g->scan.end, g->scan.end);
     for (uint64_t i = 0; i < 400; i++) {
         if (i % 3 != 0)
             scree__log_charge_live(g->log, g->lsn[i], g->len[i]);
@@ -1067,7 +1077,7 @@ poison_wakes(unsigned kind)
     rig_crash(g);
     kit_env_plan(&(struct kit_plan){0});
     cr_assert(eq(int, scree__log_create(&g->options, &g->log), 0));
-    cr_assert(eq(int, scree__log_scan(g->log, 0, 0, NULL, NULL, &g->scan), 0));
+    cr_assert(eq(int, scree__log_scan(g->log, 0, 0, NULL, NULL, 1, &g->scan), 0));
     cr_assert(ge(u64, g->scan.end, g->lsn[0] + g->len[0]));
     rig_free(g);
 }
