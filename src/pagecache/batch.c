@@ -167,7 +167,7 @@ static void
 batch_undo(struct scree__context *ctx, scree_batch *b)
 {
     if (ctx == NULL && scree__forked(b->cache))
-        return; /* it stays, as all does (fork.c) */
+        return;                           /* it stays, as all does (fork.c) */
     for (size_t i = 0; i < b->pages; i++) /* once, also if it was taken twice */
         if (b->page[i].taken)
             scree__id_freed(b->cache, b->page[i].id, 0);
