@@ -560,22 +560,22 @@ static double target_now;      /* space_amp_target of this open */
 static uint64_t buffer_now;    /* log_buffer_bytes */
 static uint64_t live_expected; /* live bytes before the close; 0: not known */
 
-/* Nothing is cleaned now: that would merge records, and live bytes change. */
-/* The library's own threads may be in the middle of a record: until nothing moves any more. */
+/* The library's own threads may be in the middle of a record, or of charging what it replaced: until nothing
+   moves any more. */
 static scree_stats
 stats_at_rest(void)
 {
-    scree_stats stats = stats_now();
-    uint64_t tail;
+    scree_stats stats = stats_now(), before;
 
     do {
-        tail = stats.tail_lsn;
-        usleep(2000);
+        before = stats;
+        usleep(5000);
         stats = stats_now();
-    } while (stats.tail_lsn != tail);
+    } while (stats.tail_lsn != before.tail_lsn || stats.live_bytes != before.live_bytes);
     return stats;
 }
 
+/* Nothing is cleaned now: that would merge records, and live bytes change. */
 static bool
 is_calm(const scree_stats *stats)
 {
