@@ -74,16 +74,12 @@ static int
 leaf_copy_add(struct leaf_copy *copy, const struct scree__snapshot_entry *e,
               const struct scree__position *p)
 {
-    if (copy->positions_n + e->n > copy->positions_cap) {
-        size_t cap = (copy->positions_n + e->n) * 2;
-        void *grown = scree__realloc(copy->position, copy->positions_cap * sizeof *copy->position,
-                                     cap * sizeof *copy->position);
+    void *grown = scree__array_reserve(copy->position, &copy->positions_cap,
+                                       copy->positions_n + e->n, sizeof *copy->position);
 
-        if (grown == NULL)
-            return scree__fail(SCREE_E_NO_MEMORY, "no memory to copy the page table");
-        copy->position = grown;
-        copy->positions_cap = cap;
-    }
+    if (grown == NULL)
+        return scree__fail(SCREE_E_NO_MEMORY, "no memory to copy the page table");
+    copy->position = grown;
     if (e->n > 0)
         memcpy(copy->position + copy->positions_n, p, e->n * sizeof *p);
     copy->entry[copy->n++] = *e;
@@ -568,12 +564,6 @@ scree__checkpoint_again(scree_cache *cache, uint64_t *lsn_out)
     return checkpoint(cache, true, lsn_out);
 }
 
-static uint64_t
-max_u64(uint64_t a, uint64_t b)
-{
-    return a > b ? a : b;
-}
-
 /*
  * How much log lies between two snapshots. What dies stays on disk for up to two of them, so: a small share
  * of the dead bytes that space_amp_target allows. But a snapshot walks the whole table and writes what has
@@ -590,15 +580,16 @@ scree__checkpoint_volume(const scree_cache *cache)
     uint64_t rate = atomic_load_explicit(&cache->log_rate, memory_order_relaxed);
     double slack = (cache->options.space_amp_target - 1) * (double)live;
     double duty = (double)DUTY * (double)took_ns * (double)rate / 1e9;
-    uint64_t dead = max_u64(live < DISK_BYTES_LEAST ? DISK_BYTES_LEAST - live : 0, (uint64_t)slack);
+    uint64_t dead =
+        scree__max_u64(live < DISK_BYTES_LEAST ? DISK_BYTES_LEAST - live : 0, (uint64_t)slack);
     uint64_t sparse = scree__space_sparse_allowed(cache, (uint64_t)slack);
     uint64_t most = dead > sparse ? (dead - sparse) / SCREE__VOLUMES_DEAD : 0;
-    uint64_t volume = max_u64(VOLUME_MIN, (uint64_t)(slack / VOLUMES_PER_SLACK));
+    uint64_t volume = scree__max_u64(VOLUME_MIN, (uint64_t)(slack / VOLUMES_PER_SLACK));
 
     if (cache->options.snapshot_log_bytes != 0)
         return cache->options.snapshot_log_bytes;
-    volume = max_u64(volume, duty < (double)most ? (uint64_t)duty : most);
-    return max_u64(volume, VOLUME_PER_SNAPSHOT_BYTE * file);
+    volume = scree__max_u64(volume, duty < (double)most ? (uint64_t)duty : most);
+    return scree__max_u64(volume, VOLUME_PER_SNAPSHOT_BYTE * file);
 }
 
 static bool
