@@ -4,18 +4,26 @@
  * WORD   calls, changes, clones, unsynced: counters, fetch_add relaxed.   watched, dirty: of a file number,
  *        stored by the thread that opens or writes it, relaxed: a file below the directory is one thread's.
  *          names_dirty: the same.
- * EDGES  none: figures.   INVARIANTS  the plan changes only while nobody copies.   LIFETIME  static.
+ * EDGES  E0 the plan: stored with release by who makes it, loaded with acquire by each call. Plans are
+ *        kept: a call under way may look at an old one.
+ * INVARIANTS  none.   LIFETIME  static.
  * PROGRESS  wait-free.   FAILURE  is what it is for.   NOT HERE  power cuts.
  */
 #include "track_env.h"
 
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #define FILES 4096
 
-static struct track_plan plan_now;
+/* The one that counts, and those before it. */
+struct planned {
+    struct planned *before;
+    struct track_plan plan;
+};
+static _Atomic(struct planned *) planned;
 static _Atomic uint64_t calls, changes, clones, unsynced;
 static _Atomic bool watched[FILES], dirty[FILES], names_dirty;
 static _Thread_local bool thread_marked;
@@ -24,12 +32,24 @@ static const scree_env *posix_env;
 void
 track_plan(const struct track_plan *plan)
 {
-    plan_now = *plan;
+    struct planned *p = malloc(sizeof(*p));
+
+    if (p == NULL)
+        abort();
+    p->plan = *plan;
+    p->before = atomic_load_explicit(&planned, memory_order_relaxed);
+    atomic_store_explicit(&planned, p, memory_order_release); /* E0 */
     atomic_store_explicit(&calls, 0, memory_order_relaxed);
     atomic_store_explicit(&changes, 0, memory_order_relaxed);
     atomic_store_explicit(&clones, 0, memory_order_relaxed);
     atomic_store_explicit(&unsynced, 0, memory_order_relaxed);
     atomic_store_explicit(&names_dirty, false, memory_order_relaxed);
+}
+
+static const struct track_plan *
+now(void)
+{
+    return &atomic_load_explicit(&planned, memory_order_acquire)->plan; /* E0 */
 }
 
 void
@@ -79,7 +99,7 @@ static bool
 call_kills(void)
 {
     return thread_marked &&
-           atomic_fetch_add_explicit(&calls, 1, memory_order_relaxed) + 1 == plan_now.kill_at;
+           atomic_fetch_add_explicit(&calls, 1, memory_order_relaxed) + 1 == now()->kill_at;
 }
 
 static void
@@ -95,13 +115,13 @@ change_fails(void)
 {
     uint64_t n = atomic_fetch_add_explicit(&changes, 1, memory_order_relaxed) + 1;
 
-    return n == plan_now.fail_at ? plan_now.code : 0;
+    return n == now()->fail_at ? now()->code : 0;
 }
 
 static bool
 path_is_watched(const char *path)
 {
-    return plan_now.below != NULL && strncmp(path, plan_now.below, strlen(plan_now.below)) == 0;
+    return now()->below != NULL && strncmp(path, now()->below, strlen(now()->below)) == 0;
 }
 
 static bool
@@ -228,7 +248,7 @@ track_unlink(void *ctx, const char *path)
     (void)ctx;
     call_counted();
     if (path_is_watched(path)) {
-        if (plan_now.marker != NULL && name != NULL && strcmp(name + 1, plan_now.marker) == 0 &&
+        if (now()->marker != NULL && name != NULL && strcmp(name + 1, now()->marker) == 0 &&
             atomic_load_explicit(&names_dirty, memory_order_relaxed))
             count(&unsynced);
         rc = change_fails();
@@ -288,7 +308,7 @@ track_clone(void *ctx, int from_file, uint64_t from_offset, uint64_t len, int to
 
     (void)ctx;
     call_counted();
-    if (!plan_now.reflink)
+    if (!now()->reflink)
         return -95; /* EOPNOTSUPP */
     dirty_set(to_file, true);
     for (uint64_t at = 0; at < len;) {
