@@ -24,6 +24,7 @@ static const struct {
     {"map", tool_map, "scree map", "where in the log the live bytes lie, as text or picture"},
     {"backup", tool_backup, "scree backup", "copy a directory into one that opens as it does"},
     {"dump", tool_dump, "scree dump", "pages of a directory, or the bytes of one page"},
+    {"log", tool_log, "scree log", "what was changed, record by record"},
     {"verify", tool_verify, "scree verify", "read everything in a directory and check it"},
     {"salvage", tool_salvage, "scree salvage", "copy what is still right of a damaged directory"},
 };

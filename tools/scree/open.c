@@ -26,7 +26,7 @@ merge_refuse(void *ctx, scree_page_id id, const scree_slice *base, const scree_s
 }
 
 int
-tool_open_any(const char *dir, struct scree__manifest *manifest_out, scree_cache **cache_out)
+tool_open_quietly(const char *dir, struct scree__manifest *manifest_out, scree_cache **cache_out)
 {
     scree_materializer materializer;
     scree_options options;
@@ -35,10 +35,8 @@ tool_open_any(const char *dir, struct scree__manifest *manifest_out, scree_cache
 
     *cache_out = NULL;
     rc = scree__manifest_load(scree_env_posix(), dir, manifest_out, &skipped);
-    if (rc != 0) {
-        tool_complain(dir, rc);
+    if (rc != 0)
         return rc;
-    }
     if (skipped > 0)
         (void)fprintf(stderr, "scree: %s: passed over %u damaged manifest(s)\n", dir, skipped);
     memset(&materializer, 0, sizeof(materializer));
@@ -49,7 +47,14 @@ tool_open_any(const char *dir, struct scree__manifest *manifest_out, scree_cache
     scree_options_init(&options);
     options.flags = SCREE_READ_ONLY;
     options.materializer = &materializer;
-    rc = scree_open(dir, &options, cache_out);
+    return scree_open(dir, &options, cache_out);
+}
+
+int
+tool_open_any(const char *dir, struct scree__manifest *manifest_out, scree_cache **cache_out)
+{
+    int rc = tool_open_quietly(dir, manifest_out, cache_out);
+
     if (rc != 0)
         tool_complain(dir, rc);
     return rc;

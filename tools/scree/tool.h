@@ -19,6 +19,7 @@ int tool_dump(int argc, char **argv);
 int tool_backup(int argc, char **argv);
 int tool_verify(int argc, char **argv);
 int tool_salvage(int argc, char **argv);
+int tool_log(int argc, char **argv);
 
 /* TROUBLE: it could not be done, or the command line makes no sense; IO: verify and salvage tell the former
    apart. */
@@ -124,5 +125,8 @@ struct scree__manifest;
 /* Open any directory read-only, whatever its materializer: its name comes from the manifest, its merge
    fails, so only unmerged reads are to be used. Complains itself. */
 int tool_open_any(const char *dir, struct scree__manifest *manifest_out, scree_cache **cache_out);
+/* The same without complaining. */
+int tool_open_quietly(const char *dir, struct scree__manifest *manifest_out,
+                      scree_cache **cache_out);
 
 #endif
