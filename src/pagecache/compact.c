@@ -2,12 +2,12 @@
  * compact.c - merge the files of the newest generation, so that they stay few and what is loaded stays
  * small.
  *
- * With B the bytes of the full file, D those of the deltas behind it, and E what a full file would take now
- * (B, as the number of pages has changed since):
- *   D >= E or D >= 2 B   all of them become a full file. What is written is at most what the deltas were, where
- *                        a table grows by its deltas half again as much.
- *   else 48 files        the 32 deltas, one behind the other, that have the fewest bytes become one delta.
- *                        Up to 64 there may be, so that snapshots need not wait for it.
+ * With D the bytes of the deltas, and E what a full file would take now (the present one's bytes, as the number
+ * of pages has changed since, but 8 bytes a page at least: a file of pages written in order packs far better
+ * than it will when they have been changed):
+ *   D >= E         all files become a full one. About as much is written as the deltas were.
+ *   else 56 files  the 48 deltas, one behind the other, that have the fewest bytes become one delta. Up to 64
+ *                  there may be, so that snapshots need not wait for it.
  *
  * STEPS  K1  under checkpoint_mutex: choose, take a number, keep the files (merging_from)
  *        K2  without it: write the merged file
@@ -16,8 +16,8 @@
  * INVARIANTS
  *   I1 a merged file has the replay start of the newest it was made of: what the next delta adds to stays the
  *      same, and so does what may be given back (checkpoint_floor).
- *   I2 numbers are handed out in K1 and when a snapshot begins, both under checkpoint_mutex: those of a
- *      generation grow from file to file.
+ *   I2 numbers are handed out in K1 and when a snapshot begins, both under checkpoint_mutex: the full file of a
+ *      generation has the lowest of its numbers, a new delta the highest.
  *   I3 meanwhile no manifest deletes a file numbered as the oldest of them or above: neither those being read
  *      nor the one being written.
  * LIFETIME of a merged file: it goes with the next manifest that does not name it, as any does.
@@ -32,11 +32,11 @@
 #include <errno.h>
 #include <string.h>
 
-#define DELTA_FILES_AT 48u
-#define DELTA_FILES_MERGED 32u
-#define DELTAS_PER_FULL 2u
+#define FILES_AT 56u
+#define DELTAS_MERGED 48u
+#define FULL_BYTES_PER_PAGE 8u
 
-static_assert(DELTA_FILES_MERGED < DELTA_FILES_AT && DELTA_FILES_AT < SCREE__GENERATION_FILES_MAX,
+static_assert(DELTAS_MERGED < FILES_AT && FILES_AT < SCREE__GENERATION_FILES_MAX,
               "there is a run of deltas, and room for more beside");
 
 /* ---- K1 -------------------------------------------------------------------------------------- */
@@ -50,14 +50,25 @@ cheapest_run(const struct scree__generation *g)
 
     for (uint32_t i = 1; i < g->files; i++) {
         bytes += g->file[i].bytes;
-        if (i > DELTA_FILES_MERGED)
-            bytes -= g->file[i - DELTA_FILES_MERGED].bytes;
-        if (i >= DELTA_FILES_MERGED && bytes < least) {
+        if (i > DELTAS_MERGED)
+            bytes -= g->file[i - DELTAS_MERGED].bytes;
+        if (i >= DELTAS_MERGED && bytes < least) {
             least = bytes;
-            first = i + 1 - DELTA_FILES_MERGED;
+            first = i + 1 - DELTAS_MERGED;
         }
     }
     return first;
+}
+
+/* E */
+static uint64_t
+full_expected(const scree_cache *cache, const struct scree__generation *g)
+{
+    double bytes = (double)g->file[0].bytes;
+
+    if (cache->full_pages > 0)
+        bytes *= (double)cache->table_pages / (double)cache->full_pages;
+    return scree__max_u64((uint64_t)bytes, FULL_BYTES_PER_PAGE * cache->table_pages);
 }
 
 /* False: nothing to be merged. */
@@ -65,18 +76,15 @@ static bool
 merge_choose(const scree_cache *cache, const struct scree__generation *g,
              struct scree__snapshot_merge *what)
 {
-    uint64_t full = g->file[0].bytes, deltas = scree__generation_bytes(g) - full;
-    double growth =
-        cache->full_pages > 0 ? (double)cache->table_pages / (double)cache->full_pages : 1;
+    uint64_t deltas = scree__generation_bytes(g) - g->file[0].bytes;
 
     what->first = 0;
     what->n = g->files;
-    if (g->files > 1 &&
-        ((double)deltas >= (double)full * growth || deltas >= DELTAS_PER_FULL * full))
+    if (g->files > 1 && deltas >= full_expected(cache, g))
         return true;
     what->first = cheapest_run(g);
-    what->n = DELTA_FILES_MERGED;
-    return g->files >= DELTA_FILES_AT;
+    what->n = DELTAS_MERGED;
+    return g->files >= FILES_AT;
 }
 
 /* True: *what is to be merged, its generation in *g, and that one's files stay. */
@@ -175,6 +183,7 @@ scree__compact(scree_cache *cache)
     else if (is_damage(rc))
         cache->snapshot_full = true;
     pthread_mutex_unlock(&cache->checkpoint_mutex);
+    SCREE_ASSERT(rc != SCREE_E_INVALID); /* what is merged is as checked as what is loaded */
     if (is_damage(rc))
         scree__event(cache, SCREE_EVENT_SNAPSHOT_FAILED, rc, g.replay_lsn, 0, scree_error_detail());
 }

@@ -221,7 +221,7 @@ load_newest(scree_cache *cache, struct scree__snapshot_loaded *loaded, int64_t *
         rc = scree__snapshot_load(cache->env, cache->dir, g, m->uuid, LOAD_THREADS, load_entry,
                                   &load, loaded);
         cache->snapshot_number =
-            scree__max_u64(cache->snapshot_number, scree__generation_newest(g)->number);
+            scree__max_u64(cache->snapshot_number, scree__generation_number_max(g));
         if (rc == 0) {
             *pages_out = (int64_t)loaded->full_pages +
                          atomic_load_explicit(&load.pages, memory_order_relaxed);

@@ -109,6 +109,16 @@ scree__generation_bytes(const struct scree__generation *g)
     return bytes;
 }
 
+uint64_t
+scree__generation_number_max(const struct scree__generation *g)
+{
+    uint64_t most = 0;
+
+    for (uint32_t i = 0; i < g->files; i++)
+        most = scree__max_u64(most, g->file[i].number);
+    return most;
+}
+
 static bool
 generation_names(const struct scree__generation *g, uint64_t number)
 {
@@ -143,8 +153,12 @@ files_check(const struct scree__generation *g)
 
         if (f->bytes < SCREE__SNAPSHOT_FILE_BYTES_MIN || f->bytes > INT64_MAX)
             return "a generation's file has an impossible length";
-        if (i > 0 && f->number <= f[-1].number)
-            return "a generation's files are not oldest first";
+        if (i > 0 && f->number <= g->file[0].number)
+            return "a generation's full file is not its first";
+        for (uint32_t k = 1; k < i; k++) {
+            if (g->file[k].number == f->number)
+                return "a generation names a file twice";
+        }
     }
     return NULL;
 }
@@ -487,8 +501,7 @@ manifest_clean(const scree_env *env, const char *dir, const struct scree__manife
         v.manifests_below = previous;
     else
         return; /* the predecessor could not be read, so what it needs is not known */
-    v.snapshots_below =
-        m->generations > 0 ? scree__generation_newest(&m->generation[0])->number : 0;
+    v.snapshots_below = m->generations > 0 ? scree__generation_number_max(&m->generation[0]) : 0;
     if (v.snapshots_below > keep_from)
         v.snapshots_below = keep_from;
     /* Unlinked after the listing: an env need not bear both at once. */

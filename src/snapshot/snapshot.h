@@ -38,7 +38,8 @@ struct scree__snapshot_entry {
 #define SCREE__GENERATION_FILES_MAX 64
 
 struct scree__snapshot_file {
-    uint64_t number; /* of the file snapshot-<16 hex digits>; grows, never repeats */
+    uint64_t
+        number; /* of the file snapshot-<16 hex digits>; grows in the order they are begun, never repeats */
     uint64_t bytes;
     uint64_t hash; /* XXH3 of the whole file */
 };
@@ -49,8 +50,8 @@ struct scree__generation {
     uint64_t stable_lsn; /* E: the log was stable up to here when it was published */
     uint32_t files;      /* 1 to SCREE__GENERATION_FILES_MAX */
     uint32_t zero;
-    struct scree__snapshot_file
-        file[SCREE__GENERATION_FILES_MAX]; /* oldest first; [0] is the full one */
+    /* Oldest first; [0] is the full one, and has the lowest number. */
+    struct scree__snapshot_file file[SCREE__GENERATION_FILES_MAX];
 };
 
 static inline const struct scree__snapshot_file *
@@ -59,6 +60,7 @@ scree__generation_newest(const struct scree__generation *g)
     return &g->file[g->files - 1];
 }
 
+uint64_t scree__generation_number_max(const struct scree__generation *g);
 uint64_t scree__generation_bytes(const struct scree__generation *g); /* of all its files */
 /* Of the files of all generations, each counted once. */
 uint64_t scree__generations_bytes(const struct scree__generation *g, uint32_t n);

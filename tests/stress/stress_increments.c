@@ -29,7 +29,7 @@
 #include <unistd.h>
 
 #define THREADS_MAX 8u
-#define PAGES 500u /* of a thread */
+#define PAGES 1500u /* of a thread */
 #define WINDOW 40u
 #define BYTES_MAX 300u
 #define BATCH_MAX 4u
@@ -51,6 +51,8 @@ struct worker {
     pthread_t thread;
     unsigned index;
     uint64_t random, updates;
+    bool
+        slow; /* little changes between snapshots: many deltas before they are as large as a full one */
 };
 
 static struct books *books;
@@ -58,7 +60,8 @@ static scree_cache *cache;
 static char dir[KIT_PATH_MAX];
 static unsigned threads;
 static _Atomic bool stop;
-static uint32_t fallbacks; /* told while the cache is opened */
+static uint32_t fallbacks;     /* told while the cache is opened */
+static uint32_t merged_rounds; /* that ended with deltas merged into one */
 
 #define CHECK_OK(call)                                                                 \
     do {                                                                               \
@@ -211,6 +214,8 @@ worker_main(void *arg)
             one_change(w, &books->page[w->index][at]);
         if (++w->updates % 16 == 0)
             from++;
+        if (w->slow)
+            (void)usleep(200);
     }
     return NULL;
 }
@@ -290,6 +295,7 @@ changes_run(uint64_t seed)
     for (unsigned t = 0; t < threads; t++) {
         workers[t].index = t;
         workers[t].random = seed * 1000 + t;
+        workers[t].slow = seed % 3 == 0;
         KIT_CHECK(pthread_create(&workers[t].thread, NULL, worker_main, &workers[t]) == 0,
                   "thread");
     }
@@ -346,15 +352,13 @@ u64_at(const unsigned char *bytes, size_t at)
     return value;
 }
 
-/* Spoils the newest file of the newest generation (docs/snapshot_format.md); false if there is no second
-   generation. */
-static bool
-newest_file_damage(void)
+/* The newest manifest; *at_out: where its newest generation begins. To be freed. */
+static unsigned char *
+manifest_read(size_t *at_out)
 {
     static struct kit_files files;
-    unsigned char *manifest = NULL, *bytes;
-    char name[64];
-    size_t len = 0, at;
+    unsigned char *manifest = NULL;
+    size_t len = 0;
 
     kit_dir_list(dir, &files); /* by name: the newest manifest comes last */
     for (size_t i = 0; i < files.n; i++) {
@@ -364,20 +368,46 @@ newest_file_damage(void)
         manifest = kit_file_read(dir, files.name[i], &len);
     }
     KIT_CHECK(manifest != NULL, "no manifest");
-    if (manifest[54] < 2) {
-        free(manifest);
-        return false;
-    }
-    at = 56 + (size_t)manifest[52] + (size_t)manifest[53] * 256;
+    *at_out = 56 + (size_t)manifest[52] + (size_t)manifest[53] * 256;
+    return manifest;
+}
+
+/* Spoils the newest file of the newest generation (docs/snapshot_format.md); false if there is no second
+   generation. */
+static bool
+newest_file_damage(void)
+{
+    size_t at, len;
+    unsigned char *manifest = manifest_read(&at), *bytes;
+    bool second = manifest[54] == 2;
+    char name[64];
+
     at += 24 + 32 * (u64_at(manifest, at + 16) - 1);
     snprintf(name, sizeof name, "snapshot-%016" PRIx64, u64_at(manifest, at + 8));
     free(manifest);
+    if (!second)
+        return false;
     bytes = kit_file_read(dir, name, &len);
     KIT_CHECK(bytes != NULL && len > 100, "%s is published, but not there", name);
     bytes[len / 2] ^= 0x55;
     kit_file_write(dir, name, bytes, len);
     free(bytes);
     return true;
+}
+
+/* Does a delta of the newest generation come before one that is older? It was made by merging then. */
+static bool
+deltas_merged(void)
+{
+    size_t at;
+    unsigned char *manifest = manifest_read(&at);
+    uint64_t files = u64_at(manifest, at + 16);
+    bool found = false;
+
+    for (uint64_t i = 1; i < files; i++)
+        found |= u64_at(manifest, at + 32 * i) > u64_at(manifest, at + 32 * (i + 1));
+    free(manifest);
+    return found;
 }
 
 static void
@@ -395,6 +425,7 @@ round_run(uint64_t seed)
         child(seed, damaged);
     KIT_CHECK(waitpid(pid, &status, 0) == pid && status == 0,
               "the round of seed %" PRIu64 " failed", seed);
+    merged_rounds += deltas_merged();
 }
 
 int
@@ -414,9 +445,10 @@ main(int argc, char **argv)
         round_run(seed * 100000 + rounds++);
     } while (kit_now_ms() < end_ms);
     printf("seed %" PRIu64 ": %u rounds, %" PRIu64 " updates, %" PRIu64 " snapshots, %" PRIu64
-           " bytes of deltas, %" PRIu64 " merged, %" PRIu64 " fallbacks: ok\n",
+           " bytes of deltas, %" PRIu64 " merged (%u rounds left a merged delta), %" PRIu64
+           " fallbacks: ok\n",
            seed, rounds, books->updates, books->snapshots, books->deltas, books->merges,
-           books->fallbacks);
+           merged_rounds, books->fallbacks);
     KIT_CHECK(rounds < 10 || (books->deltas > 0 && books->merges > 0),
               "no delta, or none was merged");
     kit_dir_remove(dir);

@@ -109,6 +109,17 @@ Test(manifest_roundtrip, generations_of_many_files_shared_or_not, .timeout = 10)
                  scree__generation_bytes(&m.generation[0])));
 }
 
+Test(manifest_roundtrip, merged_file_before_deltas_that_it_is_newer_than, .timeout = 10)
+{
+    struct scree__manifest m = manifest_of(200, 1);
+
+    m.generation[0] = generation_of_two(190, 199);
+    m.generation[0].file[2] = generation_of(195).file[0];
+    m.generation[0].files = 3;
+    roundtrip(m);
+    cr_assert(eq(u64, scree__generation_number_max(&m.generation[0]), 199));
+}
+
 Test(manifest_roundtrip, names_of_every_length, .timeout = 10)
 {
     struct scree__manifest m = manifest_of(1, 2);
@@ -169,6 +180,12 @@ Test(manifest_roundtrip, what_cannot_be_is_not_stored, .timeout = 10)
     cr_assert(eq(int, store(m), SCREE_E_INVALID));
     m = manifest_of(5, 1);
     m.generation[0] = generation_of_two(5, 5);
+    cr_assert(eq(int, store(m), SCREE_E_INVALID));
+    m.generation[0] = generation_of_two(6, 5);
+    cr_assert(eq(int, store(m), SCREE_E_INVALID));
+    m.generation[0] = generation_of_two(3, 4);
+    m.generation[0].file[2] = m.generation[0].file[1];
+    m.generation[0].files = 3;
     cr_assert(eq(int, store(m), SCREE_E_INVALID));
     m.generation[0] = generation_of_two(4, 5);
     m.generation[0].file[1].bytes = 100;
