@@ -13,7 +13,9 @@
  *           that read as CORRUPT taken out, or does not open. A crashed one may hold an earlier one, but
  *           with bytes flipped none before what later seals say was durable. After damage, too,
  *           new versions are new.
- * NOT HERE  salvage, verify.
+ *           scree_verify finds something wherever open refuses; what scree_salvage copies opens, is clean,
+ *           and each page of it is as it was at some time.
+ * NOT HERE  where verify says that the damage is, and which pages must be salvaged: crash_verify.
  *
  * crash_damage [seed] [cases, about, of each directory]
  */
@@ -230,6 +232,48 @@ update_check(scree_cache **cache)
               code);
 }
 
+/* Was this page ever like this? */
+static bool
+page_ever_was(const struct history *of, uint32_t at, const struct history_page *page)
+{
+    for (uint32_t k = 0; k < of->n; k++) {
+        const struct history_page *then = &of->state[k].page[at];
+
+        if (then->version != 0 && then->len == page->len && then->hash == page->hash)
+            return true;
+    }
+    return false;
+}
+
+static void
+rescue_check(void)
+{
+    char rescue[KIT_PATH_MAX];
+    struct history_seen seen;
+    scree_cache *cache;
+    int code;
+
+    (void)snprintf(rescue, sizeof(rescue), "%.400s-rescue", work);
+    kit_dir_remove(rescue);
+    code = scree_salvage(work, rescue, &options, NULL, NULL, NULL);
+    KIT_CHECK(code == 0 || refusal_is_fair(code), "salvage gave %d %s", code, kit_code_name(code));
+    if (code == 0 || code == SCREE_E_CORRUPT) {
+        code = scree_open(rescue, &options, &cache);
+        KIT_CHECK(code == 0, "opening what was salvaged gave %d", code);
+        code = history_look(h, cache, &seen);
+        KIT_CHECK(code == 0 && seen.failures == 0 && seen.strangers == 0,
+                  "what was salvaged: %d, %" PRIu32 " failures, %d strangers", code, seen.failures,
+                  seen.strangers);
+        for (uint32_t at = 0; at < HISTORY_PAGES; at++)
+            KIT_CHECK(seen.state.page[at].version == 0 ||
+                          page_ever_was(h, at, &seen.state.page[at]),
+                      "page %llu was never like what was salvaged", (unsigned long long)h->id[at]);
+        KIT_CHECK(scree_close(cache) == 0, "close");
+        kit_verify(rescue, &options);
+    }
+    kit_dir_remove(rescue);
+}
+
 static void
 child_case(const char *name, enum damage damage, uint64_t at)
 {
@@ -238,15 +282,21 @@ child_case(const char *name, enum damage damage, uint64_t at)
 #endif
     struct history_seen seen;
     scree_cache *cache = NULL;
-    int code;
+    int code, verified;
 
-    alarm(20);
+    alarm(60);
 #ifndef KIT_SANITIZED
     (void)setrlimit(RLIMIT_AS, &limit);
 #endif
     damage_do(name, damage, at);
+    verified = scree_verify(work, &options, NULL, NULL, NULL);
+    KIT_CHECK(verified == 0 || refusal_is_fair(verified), "verify gave %d %s", verified,
+              kit_code_name(verified));
+    if (at % 8 == 1)
+        rescue_check();
     code = scree_open(work, &options, &cache);
     if (code != 0) {
+        KIT_CHECK(verified != 0, "open gave %d, and verify found nothing", code);
         KIT_CHECK(refusal_is_fair(code), "open gave %d %s", code, kit_code_name(code));
         KIT_CHECK(scree_error_detail()[0] != '\0' && cache == NULL, "no detail");
         outcomes->refused++;
@@ -254,6 +304,8 @@ child_case(const char *name, enum damage damage, uint64_t at)
     }
     code = history_look(h, cache, &seen);
     KIT_CHECK(code == 0 || refusal_is_fair(code), "page_next gave %d", code);
+    KIT_CHECK(verified != 0 || (code == 0 && seen.failures == 0),
+              "%" PRIu32 " pages cannot be read, and verify found nothing", seen.failures);
     if (code == 0)
         seen_check(&seen, damage);
     if (at % 4 == 0)

@@ -626,7 +626,7 @@ int
 main(int argc, char **argv)
 {
     uint64_t seed = kit_argument(argc, argv, 1, 1);
-    uint64_t cases = kit_argument(argc, argv, 2, 120);
+    uint64_t cases = kit_argument(argc, argv, 2, 90);
     uint64_t kilobytes = kit_argument(argc, argv, 3, 600);
 
     m = mmap(NULL, sizeof(*m), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
