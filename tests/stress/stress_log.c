@@ -15,12 +15,14 @@
  *          the disk stays bounded.
  */
 #include "log/log.h"
+#include "support/kit.h"
 
 #include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define SEGMENT_BYTES (64u * 1024)
@@ -322,11 +324,12 @@ main(int argc, char **argv)
     uint64_t rng = seed_given, from = 0, stable_before = 0, acked = 0, records = 0, crashes = 0;
     struct expected x = {0};
     bool clean = true;
-    char dir[] = "stress_log_XXXXXX";
+    char dir[KIT_PATH_MAX];
     const scree_env *env = scree_env_posix();
     uint64_t until = env->now_ns(NULL) + (uint64_t)(seconds * 1e9);
 
-    CHECK(mkdtemp(dir) != NULL);
+    kit_dir_name(dir, "log");
+    CHECK(mkdir(dir, 0700) == 0);
     for (bool last = false; !last; round_now++) {
         struct scree__log_scan_result scan;
         struct scree__log *log = log_make(dir, rng_next(&rng));
@@ -352,8 +355,6 @@ main(int argc, char **argv)
     printf("stress_log: seed %llu, %u rounds, %llu crashes, %llu records: ok\n", seed_given,
            round_now, (unsigned long long)crashes, (unsigned long long)records);
     free(x.entry);
-
-    char command[64];
-    (void)snprintf(command, sizeof command, "rm -r %s", dir);
-    return system(command) == 0 ? 0 : 1;
+    kit_dir_remove(dir);
+    return 0;
 }
