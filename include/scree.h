@@ -278,8 +278,9 @@ typedef struct scree_options {
     /* Run on any thread, must not call scree on this cache. */
     void (*log)(void *ctx, int level, int code, const char *text);
     void (*event)(void *ctx, const scree_event *event);
-    /* Of an open: what is "load" or "replay", done and total in bytes, total 0 where it is not known;
-       non-zero cancels. */
+    /* Of an open: what is "load" (the snapshot), then "replay" (the log behind it), done and total in bytes,
+       total 0 where it is not known; on the opening thread, at least at the start and the end of each. Where
+       the log ends is learned on the way: total may shrink. Non-zero cancels it; no data was changed. */
     int (*progress)(void *ctx, const char *what, uint64_t done, uint64_t total);
 } scree_options;
 

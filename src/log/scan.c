@@ -122,7 +122,7 @@ seen_by_all(const struct scan *s)
     uint64_t least = s->seen[0];
 
     for (unsigned i = 1; i < s->visitors; i++)
-        least = s->seen[i] < least ? s->seen[i] : least;
+        least = scree__min_u64(least, s->seen[i]);
     return least;
 }
 

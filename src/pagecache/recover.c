@@ -254,7 +254,8 @@ struct replay {
     scree_cache *cache;
     uint64_t start;  /* S */
     uint64_t stable; /* E of the newest generation */
-    uint64_t told;   /* visitor 0: page records, of all threads, since progress was told */
+    uint64_t last;   /* where the files end; the log ends at or before it */
+    uint64_t told;   /* visitor 0: page records seen, of all visitors */
     struct share share[REPLAY_THREADS];
 };
 
@@ -433,6 +434,12 @@ share_apply(struct replay *replay, unsigned who, const struct scree__record *r, 
     return rc != 0 ? rc : window_apply(replay, &replay->share[who], &w);
 }
 
+static int
+replay_progress(const struct replay *replay, uint64_t at)
+{
+    return progress(replay->cache, "replay", at - replay->start, replay->last - replay->start);
+}
+
 /* R3 and what else is done once for each record: by visitor 0. */
 static int
 replay_once(struct replay *replay, const struct scree__record *r, size_t n)
@@ -450,7 +457,7 @@ replay_once(struct replay *replay, const struct scree__record *r, size_t n)
         if (cache->materializer.recover != NULL)
             rc = scree__fold_record(&cache->materializer, &cache->fold, &r[i]);
         if (rc == 0 && ++replay->told % PROGRESS_RECORDS == 0)
-            rc = progress(cache, "replay", r[i].lsn - replay->start, 0);
+            rc = replay_progress(replay, r[i].lsn);
     }
     return rc;
 }
@@ -462,6 +469,22 @@ replay_visit(void *arg, unsigned who, const struct scree__record *r, size_t n)
     int rc = who == 0 ? replay_once(replay, r, n) : 0;
 
     return rc != 0 ? rc : share_apply(replay, who, r, n);
+}
+
+/* R2, R3 */
+static int
+replay_run(struct replay *replay, struct scree__log_scan_result *scan)
+{
+    struct scree__log *log = replay->cache->log;
+    int rc;
+
+    replay->last = scree__max_u64(scree__log_last_byte(log), replay->start);
+    rc = replay_progress(replay, replay->start);
+    if (rc == 0)
+        rc = scree__log_scan(log, replay->start, replay->stable, replay_visit, replay,
+                             REPLAY_THREADS, scan);
+    replay->last = scan->end;
+    return rc != 0 ? rc : replay_progress(replay, scan->end);
 }
 
 /* What the threads have to say, in the first one's share. */
@@ -476,7 +499,7 @@ replay_sum(const struct replay *replay)
         sum.records += s->records;
         sum.pages += s->pages;
         sum.changed |= s->changed;
-        sum.id_high = s->id_high > sum.id_high ? s->id_high : sum.id_high;
+        sum.id_high = scree__max_u64(sum.id_high, s->id_high);
     }
     return sum;
 }
@@ -581,8 +604,7 @@ table_rebuild(scree_cache *cache, struct replay *replay, struct scree__log_scan_
                            "%s holds a recovery state, but this materializer has no recover "
                            "callback to go on with it",
                            cache->dir);
-    return scree__log_scan(cache->log, replay->start, known_stable, replay_visit, replay,
-                           REPLAY_THREADS, scan);
+    return replay_run(replay, scan);
 }
 
 int

@@ -507,8 +507,12 @@ int
 main(int argc, char **argv)
 {
     uint64_t seed = kit_argument(argc, argv, 1, 1);
+#ifdef KIT_SANITIZED
+    uint64_t directories = kit_argument(argc, argv, 2, SHAPES);
+#else
     uint64_t directories = kit_argument(argc, argv, 2, 2 * SHAPES);
-    uint64_t nested = kit_argument(argc, argv, 3, 10);
+#endif
+    uint64_t nested = kit_argument(argc, argv, 3, 3);
 
     m = mmap(NULL, sizeof *m, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     KIT_CHECK(m != MAP_FAILED, "memory");
@@ -522,7 +526,7 @@ main(int argc, char **argv)
     options.flush_interval_ms = 0;
     for (uint64_t i = 0; i < directories; i++) {
         shape = (enum shape)(i % SHAPES);
-        with_snapshot = i / SHAPES % 2 == 0;
+        with_snapshot = (i + i / SHAPES) % 2 == 0;
         directory_run(seed * 1000 + i, nested);
     }
     printf("seed %" PRIu64 ": %" PRIu64 " directories, %" PRIu64 " records, %" PRIu64
