@@ -4,8 +4,9 @@
  * A directory that a program has open for writing cannot be opened here. So --follow reads to the end, closes,
  * and opens again where it was, once a second, as often as it can: what a program writes while it has the
  * directory comes when it has closed it, and nothing is kept from being opened for long. A program that wants
- * its own changes as they happen calls scree_log_next. In the moment in which the directory is open here a
- * program that wants to write is refused it (LOCKED).
+ * its own changes as they happen calls scree_log_next. If so much was written meanwhile that the log from here
+ * on was given back, that is told on standard error, and it goes on at the oldest position. In the moment in
+ * which the directory is open here a program that wants to write is refused it (LOCKED).
  */
 #include "tool.h"
 
@@ -89,6 +90,10 @@ log_print(scree_cache *cache, const struct log_options *o, scree_lsn *at)
     bool in_batch = false;
     int rc = scree_log_open(cache, *at, &reader);
 
+    if (rc == SCREE_E_NOT_FOUND && o->follow) { /* a writer was quicker: a gap, and on */
+        tool_complain(o->dir, rc);
+        rc = scree_log_open(cache, 0, &reader);
+    }
     while (rc == 0) {
         rc = scree_log_next(reader, 0, &r);
         if (rc == 0)
