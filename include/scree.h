@@ -494,7 +494,7 @@ SCREE_API SCREE_CHECKED int scree_snapshot(scree_cache *cache, scree_lsn *lsn_ou
  *   is stable), a stable_lsn as scree_flush or scree_stable_lsn told it, and what scree_log_oldest tells.
  *   `next` of a record in a batch is the batch's beginning, but for the batch's last, so that it comes again
  *   whole. Another number is INVALID, as far as it can be told: checksums include the position.
- * WHAT IS KEPT  All changes since the oldest snapshot kept (the last but one). An open reader keeps what is
+ * WHAT IS KEPT  All changes since the oldest snapshot kept: the last but one. An open reader keeps what is
  *   behind its position besides: scree_stats.pinned_bytes. One that falls behind takes disk space without
  *   bound, and on a full disk, or at disk_limit_bytes, it is the reason for NO_SPACE: close it, or let it
  *   catch up.

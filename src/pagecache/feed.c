@@ -35,6 +35,12 @@
 #define PINS_COUNT true
 #endif
 
+#ifdef SCREE_BUG_FEED_HALF_BATCH
+#define BATCHES_WHOLE false /* seeded bug: tests must notice */
+#else
+#define BATCHES_WHOLE true
+#endif
+
 struct scree_log_reader {
     scree_cache *cache;
     scree_log_reader *next; /* under feed.mutex */
@@ -324,7 +330,7 @@ record_tell(scree_log_reader *reader, const struct scree__record *r, scree_log_r
     if (rc != 0)
         return rc;
     rec->lsn = r->lsn;
-    rec->next = more ? reader->batch_lsn : end;
+    rec->next = more && BATCHES_WHOLE ? reader->batch_lsn : end;
     rec->page = r->page;
     rec->version = r->version;
     rec->kind = r->kind;

@@ -153,7 +153,7 @@ tool_log(int argc, char **argv)
         log_parse,
         "DIR",
         "Lists what was changed in DIR, in the order of the log, as far "
-        "back as it is kept: the oldest snapshot but one.\vExit status: "
+        "back as it is kept: the last snapshot but one.\vExit status: "
         "0, 1 damage, 2 usage, or no position of this log, 3 it could "
         "not be done.",
         0,
