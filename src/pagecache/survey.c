@@ -3,7 +3,8 @@
  * wrong, and make the page table of what is right.
  *
  * STEPS  V1  lock, shared. Every manifest: the newest valid one counts, the one before it is kept beside
- *        V2  the generations of both are loaded; the newest that can be makes the table
+ *        V2  the generations of both are loaded; the newest that can be makes the table. Without a manifest
+ *            snapshots are found by their names
  *        V3  the log, from the older generation's replay start if it is to be had, else from the table's S:
  *            log/survey.c. Records from S on are applied to the table
  *        V4  headers, mark, names in the directory
@@ -489,11 +490,34 @@ same_files(const struct scree__generation *a, const struct scree__generation *b)
     return a->files == b->files && memcmp(a->file, b->file, a->files * sizeof a->file[0]) == 0;
 }
 
+/* No manifest: by name, newest first, the first that loads. */
+static int
+generations_find(struct scree__survey *s)
+{
+    struct scree__manifest *m = &s->manifest;
+    uint64_t below = UINT64_MAX;
+    int rc = 0;
+
+    while (rc == 0 && !s->loaded) {
+        rc = scree__snapshot_find(s->options.env, s->dir, m->uuid, below, &m->generation[0]);
+        if (rc == -ENOENT)
+            return 0;
+        below = scree__generation_newest(&m->generation[0])->number;
+        if (rc == 0)
+            rc = generation_take(s, &m->generation[0], true);
+    }
+    m->generations = s->loaded;
+    return rc;
+}
+
 static int
 generations(struct scree__survey *s)
 {
     const struct scree__manifest *m = &s->manifest, *b = &s->before;
     int rc = 0;
+
+    if (!s->manifest_found)
+        return generations_find(s);
 
     for (uint32_t i = 0; rc == 0 && i < m->generations; i++)
         rc = generation_take(s, &m->generation[i], !s->loaded);

@@ -105,6 +105,13 @@ int scree__manifest_store(const scree_env *env, const char *dir, const struct sc
 int scree__manifest_store_keeping(const scree_env *env, const char *dir,
                                   const struct scree__manifest *m, uint64_t keep_from);
 
+/* ---- find.c ---------------------------------------------------------------------------------- */
+
+/* Without a manifest: the newest generation whose newest file is numbered below `below`, as its files say of
+   themselves; scree__snapshot_load tells whether they are whole. -ENOENT: none. NO_MEMORY, -errno. */
+int scree__snapshot_find(const scree_env *env, const char *dir, const uint8_t uuid[16],
+                         uint64_t below, struct scree__generation *g_out);
+
 /* ---- copy.c ---------------------------------------------------------------------------------- */
 
 struct scree__snapshot_copy {
