@@ -502,9 +502,10 @@ generations_find(struct scree__survey *s)
         rc = scree__snapshot_find(s->options.env, s->dir, m->uuid, below, &m->generation[0]);
         if (rc == -ENOENT)
             return 0;
+        if (rc != 0)
+            return rc;
         below = scree__generation_newest(&m->generation[0])->number;
-        if (rc == 0)
-            rc = generation_take(s, &m->generation[0], true);
+        rc = generation_take(s, &m->generation[0], true);
     }
     m->generations = s->loaded;
     return rc;
