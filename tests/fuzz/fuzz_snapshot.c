@@ -1,5 +1,5 @@
 /*
- * fuzz_snapshot.c - any bytes as a snapshot file, a manifest, or a block of entries.
+ * fuzz_snapshot.c - any bytes as a snapshot file, full or a delta, a manifest, or a block of entries.
  *
  * GOAL    no bytes make the readers crash, hang, allocate beyond the file's size by more than their
  *         stated bounds, or hand out an entry that breaks an invariant of codec.c.
@@ -22,7 +22,8 @@ struct image {
 };
 
 struct seen {
-    uint64_t replay_lsn, stable_lsn, last_id, entries;
+    struct scree__snapshot_meta meta;
+    uint64_t stable_lsn, last_id, entries;
 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
@@ -87,7 +88,7 @@ seen_visit(void *ctx, const struct scree__snapshot_entry *e)
 {
     struct seen *s = ctx;
 
-    require(scree__snapshot_entry_check(e, s->replay_lsn) == NULL);
+    require(scree__snapshot_entry_check(e, &s->meta) == NULL);
     require(e->id > s->last_id && e->version <= s->stable_lsn);
     require(e->n == 0 ||
             e->positions[e->n - 1].lsn + e->positions[e->n - 1].disk_len <= s->stable_lsn);
@@ -117,6 +118,32 @@ snapshot_rehash(unsigned char *data, size_t len)
     scree__le64_put(data + len - 8, XXH3_64bits(data, len - 8));
 }
 
+/* As the second file of a generation. */
+static void
+fuzz_delta(const scree_env *env, struct scree__generation *g, const uint8_t uuid[16],
+           struct seen *s)
+{
+    struct scree__snapshot_reader r;
+    struct scree__snapshot_desk d = {0};
+    struct scree__snapshot_entry e;
+    int rc;
+
+    g->file[1] = g->file[0];
+    g->files = 2;
+    rc = scree__snapshot_reader_open(&r, env, "/", g, 1, uuid, NULL);
+    if (rc == 0)
+        rc = scree__snapshot_desk_init(&d, &r);
+    for (size_t i = 0; rc == 0 && i < r.block_count; i++) {
+        if (r.blocks[i].block.kind != SCREE__SNAPSHOT_BLOCK_ENTRIES)
+            continue;
+        rc = scree__snapshot_desk_entries(&d, &r.blocks[i]);
+        while (rc == 0 && (rc = scree__snapshot_desk_next(&d, &e)) == 1)
+            rc = seen_visit(s, &e);
+    }
+    scree__snapshot_desk_clear(&d);
+    scree__snapshot_reader_close(&r);
+}
+
 static void
 fuzz_snapshot(const scree_env *env, unsigned char *data, size_t len, int rehash)
 {
@@ -130,11 +157,17 @@ fuzz_snapshot(const scree_env *env, unsigned char *data, size_t len, int rehash)
         if (rehash)
             snapshot_rehash(data, len);
         memcpy(uuid, data + 16, 16);
-        g.number = scree__le64_get(data + 32);
-        g.replay_lsn = s.replay_lsn = scree__le64_get(data + 40);
-        s.stable_lsn = scree__le64_get(data + len - 16);
+        g.file[0].number = scree__le64_get(data + 32);
+        g.replay_lsn = s.meta.replay_lsn = scree__le64_get(data + 40);
+        s.meta.since_lsn = scree__le64_get(data + 48);
+        s.stable_lsn = scree__le64_get(data + len - 24);
     }
-    g.file_hash = XXH3_64bits(data, len);
+    g.file[0].hash = XXH3_64bits(data, len);
+    if (len >= SCREE__SNAPSHOT_FILE_BYTES_MIN &&
+        scree__le32_get(data + 56) == SCREE__SNAPSHOT_DELTA) {
+        fuzz_delta(env, &g, uuid, &s);
+        return;
+    }
     rc = scree__snapshot_load(env, "/", &g, uuid, 1, seen_visit, &s, &l);
     require(rc != 0 || (l.entries == s.entries && l.state_len <= 64 * len));
     scree__free(l.state, l.state_len);
@@ -166,10 +199,11 @@ fuzz_block(const unsigned char *data, size_t len)
                                       .first_id = 1,
                                       .last_id = UINT64_MAX >> data[len - 1] % 64};
     struct scree__snapshot_cursor c = {.positions = positions};
-    struct seen s = {.replay_lsn = 4096, .stable_lsn = UINT64_MAX >> data[len / 2] % 40};
+    struct seen s = {.meta = {.replay_lsn = 4096, .since_lsn = data[len / 3] % 2 * 2048u},
+                     .stable_lsn = UINT64_MAX >> data[len / 2] % 40};
     struct scree__snapshot_entry e;
 
-    scree__snapshot_cursor_init(&c, &b, data, s.replay_lsn, s.stable_lsn);
+    scree__snapshot_cursor_init(&c, &b, data, &s.meta, s.stable_lsn);
     while (c.left > 0 && !scree__snapshot_entry_get(&c, &e))
         seen_visit(&s, &e);
     if (c.left == 0)

@@ -270,7 +270,8 @@ static void
 on_event(void *ctx, const scree_event *event)
 {
     (void)ctx;
-    fallbacks += event->kind == SCREE_EVENT_SNAPSHOT_FALLBACK;
+    if (event->kind == SCREE_EVENT_SNAPSHOT_FALLBACK) /* from open only: no other thread is there */
+        fallbacks++;
     KIT_CHECK(event->kind != SCREE_EVENT_SNAPSHOT_FAILED, "a snapshot failed: %d", event->code);
 }
 

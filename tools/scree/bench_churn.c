@@ -148,7 +148,7 @@ void
 bench_churn_judge(const struct bench_run *run, struct bench_space *space)
 {
     const struct bench_shared *s = run->shared;
-    uint64_t live_min = UINT64_MAX;
+    uint64_t live_min = UINT64_MAX, snapshots_max = 0;
     scree_options o;
 
     memset(space, 0, sizeof(*space));
@@ -160,6 +160,7 @@ bench_churn_judge(const struct bench_run *run, struct bench_space *space)
 
         if (!sample->taken)
             continue;
+        snapshots_max = larger(snapshots_max, t->snapshot_disk_bytes);
         space->disk_bytes_max = larger(space->disk_bytes_max, all);
         live_min = t->live_bytes < live_min ? t->live_bytes : live_min;
         if (2 * sample->ops < s->ops || t->live_bytes == 0)
@@ -170,6 +171,6 @@ bench_churn_judge(const struct bench_run *run, struct bench_space *space)
     bench_open_options(run, &o);
     space->p5_bound_bytes = (uint64_t)(o.space_amp_target * (double)live_min) +
                             3 * log_between_snapshots(s) + 2 * o.segment_bytes +
-                            o.log_buffer_bytes + 2 * s->snapshot_bytes_max;
+                            o.log_buffer_bytes + snapshots_max + s->snapshot_bytes_max;
     space->p5_holds = space->disk_bytes_max <= space->p5_bound_bytes;
 }
