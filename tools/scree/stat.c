@@ -58,6 +58,7 @@ stat_directory(const char *dir, const struct scree__manifest *m)
     (void)stat_add(o, "segment_bytes", (double)m->segment_bytes);
     (void)stat_add(o, "manifest", (double)m->number);
     (void)stat_add(o, "snapshot_generations", (double)m->generations);
+    (void)stat_add(o, "snapshot_files", (double)(m->generations > 0 ? m->generation[0].files : 0));
     (void)stat_add(o, "files_bytes", (double)tool_disk_usage(dir).bytes);
     return o;
 }
