@@ -31,6 +31,10 @@ void
 scree__id_freed(scree_cache *cache, scree_page_id id, uint64_t lsn)
 {
     pthread_mutex_lock(&cache->id_mutex);
+    if (id > cache->id_gap && id <= cache->id_gap_end) { /* will be met there: not a second time */
+        pthread_mutex_unlock(&cache->id_mutex);
+        return;
+    }
     if (cache->freed_n == cache->freed_cap) {
         size_t cap = cache->freed_cap == 0 ? 64 : cache->freed_cap * 2;
         struct scree__freed_id *ring = scree__alloc(cap * sizeof *ring);

@@ -405,8 +405,11 @@ origin_make(uint64_t seed)
     for (uint64_t i = kit_below(&m->random, 3); i > 0; i--)
         run(child_updates);
     run(child_end);
-    if (shape >= SHAPE_TORN_RECORD)
-        tear(m->last_lsn - 24 - kit_below(&m->random, 2) * 160);
+    if (shape >= SHAPE_TORN_RECORD) {
+        uint64_t at = m->last_lsn - 24 - kit_below(&m->random, 2) * 160;
+
+        tear(at > m->stable_before ? at : m->stable_before + 8); /* in the last update */
+    }
 }
 
 /* What the first open has to say. */

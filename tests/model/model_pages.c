@@ -1036,6 +1036,7 @@ draft_choose(scree_version *version_out)
     struct entry *e = entry_random();
     struct draft_page *p;
     uint64_t draw = kit_below(&m->random, 200);
+    uint32_t known;
 
     if (draft.pages > 0 && draw < 60) {
         p = &draft.page[kit_below(&m->random, draft.pages)];
@@ -1043,7 +1044,10 @@ draft_choose(scree_version *version_out)
     } else {
         if (draw == 199)
             e = entry_of(1 + kit_below(&m->random, LIVE_MAX + 100));
+        known = draft.pages;
         p = draft_page(e->id, e);
+        if (draft.pages == known)
+            e = NULL; /* it is in the batch: what that made of it counts */
     }
     *version_out = kit_below(&m->random, 60) == 0 ? p->version + 8 : p->version;
     if (p->freed)
