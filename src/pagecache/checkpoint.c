@@ -293,7 +293,10 @@ scree__manifest_set(scree_cache *cache, const struct scree__manifest *m)
         cache->manifest = *m;
     atomic_store_explicit(&cache->checkpoint_disk_bytes,
                           scree__generations_bytes(m->generation, m->generations),
-                          memory_order_relaxed);                              /* a figure */
+                          memory_order_relaxed); /* a figure */
+    atomic_store_explicit(&cache->generation_bytes,
+                          m->generations == 0 ? 0 : scree__generation_bytes(&m->generation[0]),
+                          memory_order_relaxed);                              /* another */
     atomic_store_explicit(&cache->retained_lsn, floor, memory_order_relaxed); /* another */
 }
 
@@ -535,9 +538,10 @@ checkpoint_locked(struct scree__context *ctx, bool again, uint64_t *lsn_out)
 }
 
 static int
-checkpoint(scree_cache *cache, bool again, uint64_t *lsn_out)
+checkpoint(scree_cache *cache, bool again, bool full, uint64_t *lsn_out)
 {
     struct scree__context *ctx = scree__context(cache);
+    bool was_full;
     int rc;
 
     *lsn_out = 0;
@@ -547,7 +551,11 @@ checkpoint(scree_cache *cache, bool again, uint64_t *lsn_out)
     if (rc != 0)
         return rc;
     pthread_mutex_lock(&cache->checkpoint_mutex);
+    was_full = cache->snapshot_full;
+    cache->snapshot_full |= full;
     rc = checkpoint_locked(ctx, again, lsn_out);
+    if (rc != 0)
+        cache->snapshot_full = was_full;
     pthread_mutex_unlock(&cache->checkpoint_mutex);
     return rc;
 }
@@ -555,13 +563,19 @@ checkpoint(scree_cache *cache, bool again, uint64_t *lsn_out)
 int
 scree__checkpoint(scree_cache *cache, uint64_t *lsn_out)
 {
-    return checkpoint(cache, false, lsn_out);
+    return checkpoint(cache, false, false, lsn_out);
 }
 
 int
 scree__checkpoint_again(scree_cache *cache, uint64_t *lsn_out)
 {
-    return checkpoint(cache, true, lsn_out);
+    return checkpoint(cache, true, false, lsn_out);
+}
+
+int
+scree__checkpoint_full(scree_cache *cache, uint64_t *lsn_out)
+{
+    return checkpoint(cache, false, true, lsn_out);
 }
 
 /*
@@ -628,7 +642,8 @@ scree__checkpoint_drop_older(scree_cache *cache)
 
     pthread_mutex_lock(&cache->checkpoint_mutex);
     m = cache->manifest;
-    if (m.generations > 1) {
+    /* Twice, as the files that the manifest before names stay. */
+    for (int stores = m.generations > 1 ? 2 : 0; rc == 0 && stores > 0; stores--) {
         m.generations = 1;
         m.number++;
         rc = scree__manifest_publish(cache, &m);

@@ -24,6 +24,8 @@
  * PROGRESS on the checkpointer's thread; snapshots go on beside K2, and writers never wait. Given up when the
  *          cache closes.
  * FAILURE  the file in the making is removed, the generations stay, it is tried again after the next snapshot.
+ *          Nothing is merged while there is no spare room for snapshots (space.c I2): the disk is full, or
+ *          nearly.
  *          Damage is told by event, and the next snapshot is full.
  * NOT HERE how (snapshot/merge.c), snapshots (checkpoint.c).
  */
@@ -167,6 +169,7 @@ scree__compact(scree_cache *cache)
     int rc;
 
     if (atomic_exchange_explicit(&cache->compact_asked, 0, memory_order_relaxed) == 0 ||
+        !atomic_load_explicit(&cache->spare_held, memory_order_relaxed) || /* a hint */
         !merge_begin(cache, &g, &what))
         return;
     rc = scree__snapshot_merge(cache->env, cache->dir, &what, &made, &pages);

@@ -321,6 +321,8 @@ struct scree_cache {
     uint64_t collected_floor;    /* under collect_mutex */
     pthread_mutex_t clean_mutex; /* held over grace periods; taken before all others */
     uint64_t spare_bytes;        /* under clean_mutex: of the file that holds room for snapshots */
+    _Atomic bool spare_held;     /* a hint: it is as much as is wanted */
+    _Atomic uint64_t generation_bytes; /* a figure: of the newest generation's files */
 
     /* recovery (recover.c): set before open returns */
     scree_recovery_info recovery;
@@ -677,6 +679,8 @@ void scree__generator_close(scree_cache *cache);
 int scree__checkpoint(scree_cache *cache, uint64_t *lsn_out);
 /* The same, also if nothing changed since the last one. */
 int scree__checkpoint_again(scree_cache *cache, uint64_t *lsn_out);
+/* The same as the first, as a full file. */
+int scree__checkpoint_full(scree_cache *cache, uint64_t *lsn_out);
 /* One generation must do, so that what only the older one needs may go. */
 int scree__checkpoint_drop_older(scree_cache *cache);
 /* m is the manifest that counts from now on. Under checkpoint_mutex, or alone. */

@@ -117,7 +117,7 @@ static uint64_t
 spare_wanted(const scree_cache *cache)
 {
     uint64_t file_bytes =
-        atomic_load_explicit(&cache->checkpoint_bytes, memory_order_relaxed); /* a figure */
+        atomic_load_explicit(&cache->generation_bytes, memory_order_relaxed); /* a figure */
     uint64_t table_bytes = scree__radix_bytes(&cache->radix) / 4 * 3;         /* about 12 a page */
 
     file_bytes += file_bytes / 4;
@@ -138,6 +138,14 @@ scree__space_outside(scree_cache *cache)
     scree__log_outside_bytes(cache->log, retained + 2 * spare + SMALL_FILES_BYTES);
 }
 
+/* Under clean_mutex, or alone. */
+static void
+spare_tell(scree_cache *cache)
+{
+    atomic_store_explicit(&cache->spare_held, cache->spare_bytes >= spare_wanted(cache),
+                          memory_order_relaxed); /* a hint */
+}
+
 void
 scree__spare_drop(scree_cache *cache)
 {
@@ -147,6 +155,7 @@ scree__spare_drop(scree_cache *cache)
         return;
     if (cache->env->unlink(cache->env->ctx, path) == 0)
         cache->spare_bytes = 0;
+    spare_tell(cache);
     scree__free(path, strlen(path) + 1);
 }
 
@@ -189,6 +198,7 @@ scree__spare_hold(scree_cache *cache)
     int file;
 
     scree__space_outside(cache);
+    spare_tell(cache);
     if (cache->spare_bytes >= wanted && cache->spare_bytes <= 2 * wanted)
         return;
     wanted += wanted / 4; /* the table grows: not anew for each little step */
@@ -209,6 +219,7 @@ scree__spare_hold(scree_cache *cache)
         (void)env->close(env->ctx, file); /* nothing was written */
     }
     scree__free(path, strlen(path) + 1);
+    spare_tell(cache);
 }
 
 /* ---- how much to clean ------------------------------------------------------------------------- */
@@ -342,20 +353,23 @@ scree__space_room(void *arg, bool full)
     return relief;
 }
 
-/* The table as it is now, as the only generation: all that is dead may go. Spare room makes way for it. */
+/* The table as it is now, as the only generation: all that is dead may go. Spare room makes way for it. It is
+   full: one after the other, deltas would use up the room that they are written in. */
 static int
 relief_snapshot(scree_cache *cache)
 {
     uint64_t lsn;
-    int rc = scree__checkpoint(cache, &lsn);
+    int rc = scree__checkpoint_full(cache, &lsn);
 
     if (rc != 0) {
         scree__spare_drop(cache);
-        rc = scree__checkpoint(cache, &lsn);
+        rc = scree__checkpoint_full(cache, &lsn);
     }
     /* No spare room: a crash came while it was in use. The older generation would go next anyway. */
     if (rc != 0 && scree__checkpoint_drop_older(cache) == 0)
-        rc = scree__checkpoint(cache, &lsn);
+        rc = scree__checkpoint_full(cache, &lsn);
+    if (rc != 0)
+        rc = scree__checkpoint(cache, &lsn); /* what has changed may still fit */
     return rc == 0 ? scree__checkpoint_drop_older(cache) : rc;
 }
 
