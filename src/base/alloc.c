@@ -196,3 +196,29 @@ scree__path_join(const char *dir, const char *name)
     memcpy(path + dir_len + slash, name, name_len + 1);
     return path;
 }
+
+char *
+scree__path_parent(const char *path)
+{
+    size_t len = strlen(path);
+    char *parent;
+
+    while (len > 1 && path[len - 1] == '/')
+        len--;
+    while (len > 0 && path[len - 1] != '/')
+        len--;
+    if (len == 0)
+        return scree__path_join(".", "");
+    parent = scree__alloc(len + 1);
+    if (parent != NULL) {
+        memcpy(parent, path, len);
+        parent[len] = '\0';
+    }
+    return parent;
+}
+
+void
+scree__path_free(char *path)
+{
+    scree__free(path, path == NULL ? 0 : strlen(path) + 1);
+}

@@ -57,8 +57,11 @@ extern unsigned scree__page_arena;
 void scree__alloc_fault(uint64_t nth, uint64_t count);
 uint64_t scree__alloc_counted(void); /* allocations since scree__alloc_fault */
 #endif
-/* dir/name, to be freed with scree__free(p, strlen(p) + 1). */
+/* dir/name. NULL: no memory. */
 char *scree__path_join(const char *dir, const char *name);
+/* The directory that path is, or would be, in. NULL: no memory. */
+char *scree__path_parent(const char *path);
+void scree__path_free(char *path); /* of the two above; NULL does nothing */
 
 /* ---- out.c: what a callback writes into ---- */
 struct scree_out {

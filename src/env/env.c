@@ -235,7 +235,6 @@ scree__env_replace_file(const scree_env *env, const char *dir, const char *name,
         rc = file_replace(env, dir, path, path_tmp, data, len);
     }
     scree__free(path_tmp, tmp_bytes);
-    if (path != NULL)
-        scree__free(path, strlen(path) + 1);
+    scree__path_free(path);
     return rc;
 }

@@ -86,8 +86,7 @@ file_done(struct copy *c, struct copy_file *f, int rc)
         if (rc == 0 && closed != 0)
             rc = scree__fail(closed, "%s: cannot close: %s", f->path, scree_strerror(closed));
     }
-    if (f->path != NULL)
-        scree__free(f->path, strlen(f->path) + 1);
+    scree__path_free(f->path);
     return rc;
 }
 

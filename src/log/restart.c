@@ -80,7 +80,7 @@ scree__mark_load(struct scree__log *log)
         return scree__fail(SCREE_E_NO_MEMORY, "log: no memory for a file name");
     int rc = scree__env_read_file(log->env, path, MARK_BYTES_READ_MAX, &data, &len);
 
-    scree__free(path, strlen(path) + 1);
+    scree__path_free(path);
     log->found_clean = rc == -ENOENT;
     if (rc == -ENOENT) {
         scree__fail_clear();
@@ -157,7 +157,7 @@ scree__mark_remove(struct scree__log *log)
         rc = scree__fail(rc, "%s: cannot delete: %s", path, scree_strerror(rc));
     else
         rc = scree__segment_sync_dir(log);
-    scree__free(path, strlen(path) + 1);
+    scree__path_free(path);
     return rc;
 }
 

@@ -97,13 +97,6 @@ path_of(const struct scree__log *log, uint64_t number)
     return scree__path_join(log->options.dir, name);
 }
 
-static void
-path_free(char *path)
-{
-    if (path != NULL)
-        scree__free(path, strlen(path) + 1);
-}
-
 void
 scree__segment_header_put(const struct scree__log *log, uint64_t number, uint64_t prev_end,
                           uint8_t *at)
@@ -530,7 +523,7 @@ file_open(struct scree__log *log, struct log_segment *seg, int flags)
 
     if ((file == -EMFILE || file == -ENFILE) && file_evict(log))
         file = scree__env_open_io(log->env, path, flags, log->options.io_mode, &direct);
-    path_free(path);
+    scree__path_free(path);
     if (file < 0)
         return file;
     if (!direct && log->options.io_mode == SCREE_IO_AUTO && !log->told_buffered) {
@@ -788,7 +781,7 @@ segment_unlink(struct scree__log *log, uint64_t number)
         rc = 0;
     if (rc != 0)
         rc = scree__fail(rc, "%s: cannot delete: %s", path, scree_strerror(rc));
-    path_free(path);
+    scree__path_free(path);
     return rc;
 }
 

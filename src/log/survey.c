@@ -546,7 +546,7 @@ identify_visit(void *ctx, const char *name)
     char *path = scree__path_join(i->dir, name);
     int file = path == NULL ? SCREE_E_NO_MEMORY : i->env->open(i->env->ctx, path, SCREE_ENV_READ);
 
-    scree__free(path, path == NULL ? 0 : strlen(path) + 1);
+    scree__path_free(path);
     if (file < 0)
         return file == SCREE_E_NO_MEMORY ? file : 0;
     if (scree__env_read_all(i->env, file, at, sizeof at, 0, &got) != 0)

@@ -111,12 +111,6 @@ chunk_bytes(const struct backup *b)
 
 /* ---- the destination (B3) ---------------------------------------------------------------------- */
 
-static void
-path_free(char *path)
-{
-    scree__free(path, path == NULL ? 0 : strlen(path) + 1);
-}
-
 /* Is there a file of this name in dir? */
 static bool
 file_is_there(const scree_env *env, const char *dir, const char *name)
@@ -124,7 +118,7 @@ file_is_there(const scree_env *env, const char *dir, const char *name)
     char *path = scree__path_join(dir, name);
     int file = path == NULL ? -ENOMEM : env->open(env->ctx, path, SCREE_ENV_READ);
 
-    path_free(path);
+    scree__path_free(path);
     if (file >= 0)
         (void)env->close(env->ctx, file); /* nothing was read */
     return file >= 0;
@@ -147,32 +141,11 @@ above_check(struct backup *b, const char *dir)
                              "it lies in a scree directory (%s); name a place outside of it", at);
         else if (above == NULL)
             rc = scree__fail(SCREE_E_NO_MEMORY, "no memory for a path");
-        path_free(at);
+        scree__path_free(at);
         at = above;
     }
-    path_free(at);
+    scree__path_free(at);
     return rc;
-}
-
-/* The directory in which b->dir is, or is to be made. */
-static char *
-parent_of(const struct backup *b)
-{
-    size_t n = strlen(b->dir);
-    char *parent;
-
-    while (n > 1 && b->dir[n - 1] == '/')
-        n--;
-    while (n > 0 && b->dir[n - 1] != '/')
-        n--;
-    if (n == 0)
-        return scree__path_join(".", "");
-    parent = scree__alloc(n + 1);
-    if (parent != NULL) {
-        memcpy(parent, b->dir, n);
-        parent[n] = '\0';
-    }
-    return parent;
 }
 
 static int
@@ -199,7 +172,7 @@ static int
 dst_make(struct backup *b, int *lock_out)
 {
     const scree_env *env = b->cache->env;
-    char *parent = parent_of(b);
+    char *parent = scree__path_parent(b->dir);
     int64_t holder;
     int rc;
 
@@ -228,7 +201,7 @@ dst_make(struct backup *b, int *lock_out)
         if (rc != 0)
             (void)scree__fail(rc, "cannot sync the directory above: %s", scree_strerror(rc));
     }
-    path_free(parent);
+    scree__path_free(parent);
     return rc;
 }
 
@@ -267,7 +240,7 @@ complete(struct backup *b)
         rc = env->sync_dir(env->ctx, b->dir);
     if (rc != 0)
         (void)scree__fail(rc, "%s: cannot remove it, durably: %s", path, scree_strerror(rc));
-    path_free(path);
+    scree__path_free(path);
     return rc;
 }
 

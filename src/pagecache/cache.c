@@ -123,7 +123,7 @@ parent_sync(scree_cache *cache)
     char *parent = scree__path_join(cache->dir, "..");
     int rc = parent == NULL ? SCREE_E_NO_MEMORY : cache->env->sync_dir(cache->env->ctx, parent);
 
-    scree__free(parent, parent == NULL ? 0 : strlen(parent) + 1);
+    scree__path_free(parent);
     return rc == 0 ? 0 : scree__fail(rc, "cannot sync the directory above %s", cache->dir);
 }
 
@@ -197,7 +197,7 @@ directory_check_whole(scree_cache *cache)
     if (path == NULL)
         return scree__fail(SCREE_E_NO_MEMORY, "no memory for a file name");
     file = env->open(env->ctx, path, SCREE_ENV_READ);
-    scree__free(path, strlen(path) + 1);
+    scree__path_free(path);
     if (file == -ENOENT)
         return 0;
     if (file < 0)

@@ -26,27 +26,6 @@ struct salvage {
 
 /* ---- W1 ---------------------------------------------------------------------------------------- */
 
-/* The directory that dst is, or would be, in; to be freed with its length + 1. */
-static char *
-parent_of(const char *dst)
-{
-    size_t len = strlen(dst);
-    char *parent;
-
-    while (len > 1 && dst[len - 1] == '/')
-        len--;
-    while (len > 0 && dst[len - 1] != '/')
-        len--;
-    while (len > 1 && dst[len - 1] == '/')
-        len--;
-    parent = scree__alloc(len == 0 ? 2 : len + 1);
-    if (parent == NULL)
-        return NULL;
-    memcpy(parent, len == 0 ? "." : dst, len == 0 ? 1 : len);
-    parent[len == 0 ? 1 : len] = '\0';
-    return parent;
-}
-
 static int
 name_seen(void *ctx, const char *name)
 {
@@ -67,7 +46,7 @@ dst_check(struct salvage *sv, const char *dst)
         return scree__fail(SCREE_E_INVALID, "%s is not empty; salvage makes a new directory", dst);
     if (rc != 0 && rc != -ENOENT)
         return scree__fail(rc, "cannot list %s: %s", dst, scree_strerror(rc));
-    parent = parent_of(dst);
+    parent = scree__path_parent(dst);
     if (parent == NULL)
         return scree__fail(SCREE_E_NO_MEMORY, "no memory for a path");
     rc = env->lock(env->ctx, parent, 0, &holder);
@@ -78,7 +57,7 @@ dst_check(struct salvage *sv, const char *dst)
                          sv->survey.dir);
     else
         rc = scree__fail(rc, "%s: cannot lock the directory it is in: %s", dst, scree_strerror(rc));
-    scree__free(parent, strlen(parent) + 1);
+    scree__path_free(parent);
     return rc;
 }
 

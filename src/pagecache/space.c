@@ -156,7 +156,7 @@ scree__spare_drop(scree_cache *cache)
     if (cache->env->unlink(cache->env->ctx, path) == 0)
         cache->spare_bytes = 0;
     spare_tell(cache);
-    scree__free(path, strlen(path) + 1);
+    scree__path_free(path);
 }
 
 static uint64_t
@@ -181,8 +181,7 @@ scree__spare_adopt(scree_cache *cache)
             cache->spare_bytes = spare_measure(cache, file);
         (void)env->close(env->ctx, file); /* nothing was written */
     }
-    if (path != NULL)
-        scree__free(path, strlen(path) + 1);
+    scree__path_free(path);
     if (cache->spare_bytes == 0)
         scree__spare_drop(cache);
 }
@@ -218,7 +217,7 @@ scree__spare_hold(scree_cache *cache)
         cache->spare_bytes = spare_measure(cache, file);
         (void)env->close(env->ctx, file); /* nothing was written */
     }
-    scree__free(path, strlen(path) + 1);
+    scree__path_free(path);
     spare_tell(cache);
 }
 

@@ -95,7 +95,7 @@ scree__snapshot_copy(const scree_env *env, const char *dir, const struct scree__
                  ? file_copy(&c, from, g->file[i].bytes)
                  : scree__fail(SCREE_E_NO_MEMORY, "no memory for a file name");
         scree__free(from, from == NULL ? 0 : strlen(from) + 1);
-        scree__free(path, path == NULL ? 0 : strlen(path) + 1);
+        scree__path_free(path);
     }
     return rc;
 }

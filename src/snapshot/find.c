@@ -69,7 +69,7 @@ find_open(const struct find *f, uint64_t number)
     if (!path)
         return SCREE_E_NO_MEMORY;
     file = f->env->open(f->env->ctx, path, SCREE_ENV_READ);
-    scree__free(path, strlen(path) + 1);
+    scree__path_free(path);
     return file;
 }
 

@@ -377,7 +377,7 @@ scree__manifest_load_one(const scree_env *env, const char *dir, uint64_t number,
     if (!path)
         return scree__fail(SCREE_E_NO_MEMORY, "%s: no memory to read %s", dir, name);
     rc = manifest_read(env, path, bytes, &len);
-    scree__free(path, strlen(path) + 1);
+    scree__path_free(path);
     if (rc != 0)
         return rc;
     problem = len < SCREE__SNAPSHOT_PREFIX_BYTES
@@ -481,7 +481,7 @@ victim_unlink(const scree_env *env, const char *dir, const char *name)
     if (!path)
         return;
     (void)env->unlink(env->ctx, path);
-    scree__free(path, strlen(path) + 1);
+    scree__path_free(path);
 }
 
 /* Failures here cost disk space until the next store, nothing else. */

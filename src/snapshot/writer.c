@@ -157,18 +157,11 @@ path_make(const char *dir, uint64_t number, bool tmp)
 }
 
 static void
-path_free(char *path)
-{
-    if (path)
-        scree__free(path, strlen(path) + 1);
-}
-
-static void
 writer_destroy(struct scree__snapshot_writer *w)
 {
-    path_free(w->dir);
-    path_free(w->path_tmp);
-    path_free(w->path);
+    scree__path_free(w->dir);
+    scree__path_free(w->path_tmp);
+    scree__path_free(w->path);
     scree__free(w->enc.raw, SCREE__SNAPSHOT_RAW_MAX);
     scree__free(w->packed, w->packed_cap);
     scree__free(w->out, OUT_BYTES);
@@ -250,7 +243,7 @@ scree__snapshot_remove(const scree_env *env, const char *dir, uint64_t number)
 
     if (path)
         (void)env->unlink(env->ctx, path);
-    path_free(path);
+    scree__path_free(path);
 }
 
 /* ---- add, finish ----------------------------------------------------------------------------- */

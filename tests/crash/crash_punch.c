@@ -174,7 +174,8 @@ newest_snapshot_damage(void)
         return false;
     }
     KIT_CHECK(generation + 24 <= len, "a manifest of %zu bytes", len);
-    generation += 24 + 32 * (u64_at(manifest, generation + 16) - 1); /* its newest file, which it alone has */
+    generation +=
+        24 + 32 * (u64_at(manifest, generation + 16) - 1); /* its newest file, which it alone has */
     KIT_CHECK(generation + 32 <= len, "a manifest of %zu bytes", len);
     snprintf(name, sizeof(name), "snapshot-%016" PRIx64, u64_at(manifest, generation + 8));
     free(manifest);
