@@ -30,7 +30,15 @@ static const char *const workload_names[BENCH_WORKLOADS] = {[BENCH_FRAG_MERGE] =
                                                             [BENCH_RECOVER] = "recover",
                                                             [BENCH_BATCH_COMMIT] = "batch-commit"};
 
-enum { OPT_TARGET = 256, OPT_SEGMENT, OPT_NO_PUNCH, OPT_DISK_LIMIT, OPT_SAMPLES, OPT_KEEP };
+enum {
+    OPT_TARGET = 256,
+    OPT_SEGMENT,
+    OPT_NO_PUNCH,
+    OPT_DISK_LIMIT,
+    OPT_SNAPSHOT_LOG,
+    OPT_SAMPLES,
+    OPT_KEEP
+};
 
 static const struct argp_option option_list[] = {
     {"workload", 'w', "NAME", 0,
@@ -59,6 +67,7 @@ static const struct argp_option option_list[] = {
     {"segment", OPT_SEGMENT, "SIZE", 0, "a segment file in MiB, or as in 64K (64)", 0},
     {"no-punch", OPT_NO_PUNCH, NULL, 0, "punch no holes, as where the file system cannot", 0},
     {"disk-limit", OPT_DISK_LIMIT, "MIB", 0, "the most the log and snapshots may take (none)", 0},
+    {"snapshot-log", OPT_SNAPSHOT_LOG, "MIB", 0, "a snapshot after so much log (automatic)", 0},
     {"samples", OPT_SAMPLES, "FILE", 0, "churn: a table of what was sampled, comma-separated", 0},
     {0}};
 
@@ -124,6 +133,9 @@ parse_space(int key, char *arg, struct argp_state *state, struct bench_options *
         return 0;
     case OPT_DISK_LIMIT:
         o->disk_limit_bytes = tool_number(state, arg, 1, 1u << 30) << 20;
+        return 0;
+    case OPT_SNAPSHOT_LOG:
+        o->snapshot_log_bytes = tool_number(state, arg, 1, 1u << 30) << 20;
         return 0;
     case OPT_KEEP:
         o->keep = true;

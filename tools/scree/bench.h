@@ -48,8 +48,8 @@ struct bench_options {
     uint32_t value;     /* bytes */
     uint64_t cache_mib; /* as given or derived */
     uint64_t cache_bytes;
-    uint64_t segment_bytes; /* 0: the library's default; so with the next two */
-    uint64_t disk_limit_bytes;
+    uint64_t segment_bytes; /* 0: the library's default; so with the next three */
+    uint64_t disk_limit_bytes, snapshot_log_bytes;
     double target;          /* space_amp_target */
     int32_t zstd_level;     /* 0: none */
     const char *compress;   /* as given */

@@ -46,6 +46,7 @@ bench_open_options(const struct bench_run *run, scree_options *options_out)
     if (run->options.target != 0)
         options_out->space_amp_target = run->options.target;
     options_out->disk_limit_bytes = run->options.disk_limit_bytes;
+    options_out->snapshot_log_bytes = run->options.snapshot_log_bytes;
 }
 
 int
