@@ -44,6 +44,7 @@ struct reader {
     unsigned kind;
     bool in_batch;
     uint64_t random, records, batches, opens;
+    scree_log_reader *first; /* to begin with */
     scree_lsn lsn, next;
 };
 
@@ -198,11 +199,10 @@ static void *
 reader_main(void *arg)
 {
     struct reader *m = arg;
-    scree_log_reader *reader;
+    scree_log_reader *reader = m->first;
     scree_log_record r = {.size = sizeof r};
     scree_lsn end = 0;
 
-    KIT_CHECK(scree_log_open(cache, 0, &reader) == 0, "open: %s", scree_error_detail());
     do {
         int rc = scree_log_next(reader, 10, &r);
 
@@ -299,6 +299,9 @@ main(int argc, char **argv)
     for (unsigned i = 0; i < READERS; i++) {
         readers[i].kind = i;
         readers[i].random = seed * 77 + i;
+        /* Before there are snapshots, so from the first change on. */
+        KIT_CHECK(scree_log_open(cache, 0, &readers[i].first) == 0, "open: %s",
+                  scree_error_detail());
         pthread_create(&reader[i], NULL, reader_main, &readers[i]);
     }
     for (uint64_t i = 0; i < writers; i++) {
