@@ -12,7 +12,7 @@
  *     slack = (target - 1) * live
  * cleaning lets as much of the second kind be as slack leaves beside the first and the room allocated ahead,
  * but half of slack, or two segments, at least: for a small database waiting bytes may be more than all of
- * slack, and cleaning could not help. Where more is dead than slack, or than that least and three times
+ * slack, and cleaning could not help. Where more is dead than slack, or than that least and 2.5 times
  * the log between two snapshots, room for users comes with pauses. docs/impl.md, "Space", has the bound.
  *
  * WORDS  space_asked, collect_asked: futexes of the janitor and the collector. space_stop: both end.
@@ -258,7 +258,8 @@ budget_take(scree_cache *cache, double target, struct budget *b)
     allowed = scree__max_u64(allowed, least);
     b->excess = sparse > allowed ? sparse - allowed : 0;
     volume = scree__checkpoint_volume(cache);
-    most = scree__max_u64(b->slack, least + SCREE__VOLUMES_DEAD * volume);
+    /* Half a volume less than may be: writers do not stop at once. */
+    most = scree__max_u64(b->slack, least + SCREE__VOLUMES_DEAD * volume - volume / 2);
     b->soft = b->space.live_bytes + most + scree__log_ahead_bytes(cache->log);
     b->hard = b->soft + b->slack / BEHIND_SHARE + volume / 2;
 }
