@@ -1103,8 +1103,10 @@ static int64_t
 watch_write(void *ctx, int file, const void *data, size_t len, uint64_t offset)
 {
     int64_t n = scree_env_posix()->write(ctx, file, data, len, offset);
+    const char *bytes = data;
 
-    if (offset >= 4096)
+    /* Zeros written ahead are no data, and need no sync. */
+    if (offset >= 4096 && (bytes[0] != 0 || memcmp(bytes, bytes + 1, len - 1) != 0))
         (void)atomic_fetch_add_explicit(&watch.written, 1, memory_order_seq_cst);
     return n;
 }
