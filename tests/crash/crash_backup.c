@@ -212,6 +212,9 @@ load_start(void)
         KIT_CHECK(pthread_create(&worker[i].thread, NULL, worker_run, &worker[i]) == 0, "thread");
     }
     KIT_CHECK(pthread_create(&tidier, NULL, tidier_run, NULL) == 0, "thread");
+    for (unsigned i = 0; i < THREADS; i++) /* every page is there */
+        while (atomic_load_explicit(&shared->done[i], memory_order_relaxed) < PAGES)
+            usleep(1000);
 }
 
 static void
