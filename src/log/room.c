@@ -218,7 +218,8 @@ room_claim_or_wait(struct scree__log *log, struct scree__log_writer *w, uint64_t
         uint64_t claimed = atomic_load_explicit(&log->claimed, memory_order_relaxed);
         uint64_t wanted = claimed + need + room_hold(log, class);
 
-        if (class == SCREE__LOG_CLEAN || class == SCREE__LOG_SEAL)
+        /* Pauses are no reason to fail: half of the time is enough of them. */
+        if (class == SCREE__LOG_CLEAN || class == SCREE__LOG_SEAL || deadline - now <= wait_ns / 2)
             scree__atomic_max(&log->urgent, wanted);
         int rc = room_await(log, wanted, tried, may_wait);
 
