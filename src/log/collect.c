@@ -105,8 +105,10 @@ scree__log_pinned_bytes(struct scree__log *log, uint64_t floor, uint64_t unpinne
 {
     uint64_t sum = 0;
 
+    if (floor >= unpinned)
+        return 0;
     (void)pthread_mutex_lock(&log->files_lock);
-    for (size_t at = 0; floor < unpinned && at < log->segment_n; at++) {
+    for (size_t at = 0; at < log->segment_n; at++) {
         const struct log_segment *seg = log->segment[at];
 
         for (uint32_t i = 0; i < log->granules; i++)

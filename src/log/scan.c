@@ -101,15 +101,14 @@ batch_prepare(struct batch *b, size_t bytes)
 static int
 batch_add(struct batch *b, const struct scree__record *r)
 {
-    if (b->n == b->cap) {
-        size_t cap = b->cap == 0 ? 256 : 2 * b->cap;
+    if (b->n == b->cap) { /* looked at here: a recovery comes by for every record */
         struct scree__record *grown =
-            scree__realloc(b->record, b->cap * sizeof *grown, cap * sizeof *grown);
+            scree__array_reserve(b->record, &b->cap, b->n + 1, sizeof *grown);
 
         if (grown == NULL)
-            return scree__fail(SCREE_E_NO_MEMORY, "log: no memory for %zu records of a scan", cap);
+            return scree__fail(SCREE_E_NO_MEMORY, "log: no memory for %zu records of a scan",
+                               b->n + 1);
         b->record = grown;
-        b->cap = cap;
     }
     b->record[b->n++] = *r;
     return 0;

@@ -152,23 +152,11 @@ static int
 listing_visit(void *ctx, const char *name)
 {
     struct listing *l = ctx;
-    enum scree__file_kind file;
     uint64_t number;
-    unsigned i;
-    bool tmp;
 
     l->segments |= scree__log_name_parse(name, &number) && number != 0;
-    if (!scree__snapshot_name_parse(name, &file, &number, &tmp) || tmp ||
-        file != SCREE__MANIFEST_FILE)
-        return 0;
-    for (i = 0; i < l->n && l->number[i] > number; i++)
-        ;
-    if (i == SURVEY_MANIFESTS)
-        return 0;
-    if (l->n < SURVEY_MANIFESTS)
-        l->n++;
-    memmove(&l->number[i + 1], &l->number[i], (l->n - i - 1) * sizeof l->number[0]);
-    l->number[i] = number;
+    scree__snapshot_newest_keep(name, SCREE__MANIFEST_FILE, UINT64_MAX, l->number, &l->n,
+                                SURVEY_MANIFESTS);
     return 0;
 }
 

@@ -37,22 +37,10 @@ static int
 find_visit(void *ctx, const char *name)
 {
     struct find *f = ctx;
-    enum scree__file_kind kind;
-    uint64_t number;
-    unsigned i;
-    bool tmp;
 
-    if (!scree__snapshot_name_parse(name, &kind, &number, &tmp) || tmp ||
-        kind != SCREE__SNAPSHOT_FILE || number >= f->below)
-        return 0;
-    for (i = 0; i < f->n && f->number[i] > number; i++)
-        continue;
-    if (i == FOUND_MAX)
-        return 0;
-    if (f->n < FOUND_MAX)
-        f->n++;
-    memmove(&f->number[i + 1], &f->number[i], (f->n - i - 1) * sizeof f->number[0]);
-    f->number[i] = number;
+    if (f->below > 0)
+        scree__snapshot_newest_keep(name, SCREE__SNAPSHOT_FILE, f->below - 1, f->number, &f->n,
+                                    FOUND_MAX);
     return 0;
 }
 

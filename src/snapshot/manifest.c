@@ -308,6 +308,28 @@ manifest_get(const unsigned char *bytes, size_t len, struct scree__manifest *m_o
 
 /* ---- load ------------------------------------------------------------------------------------ */
 
+void
+scree__snapshot_newest_keep(const char *name, enum scree__file_kind kind, uint64_t at_most,
+                            uint64_t *number, unsigned *n, unsigned cap)
+{
+    enum scree__file_kind found;
+    uint64_t new;
+    unsigned i;
+    bool tmp;
+
+    if (!scree__snapshot_name_parse(name, &found, &new, &tmp) || tmp || found != kind ||
+        new > at_most)
+        return;
+    for (i = 0; i < *n && number[i] > new; i++)
+        continue;
+    if (i == cap)
+        return;
+    if (*n < cap)
+        ++*n;
+    memmove(&number[i + 1], &number[i], (*n - i - 1) * sizeof number[0]);
+    number[i] = new;
+}
+
 /* The newest manifests of a directory, newest first. */
 struct candidates {
     uint64_t newest; /* none above it */
@@ -319,22 +341,9 @@ static int
 candidates_visit(void *ctx, const char *name)
 {
     struct candidates *c = ctx;
-    enum scree__file_kind file;
-    uint64_t number;
-    bool tmp;
-    unsigned i;
 
-    if (!scree__snapshot_name_parse(name, &file, &number, &tmp) || tmp ||
-        file != SCREE__MANIFEST_FILE || number > c->newest)
-        return 0;
-    for (i = 0; i < c->count && c->number[i] > number; i++)
-        continue;
-    if (i == CANDIDATES_MAX)
-        return 0;
-    if (c->count < CANDIDATES_MAX)
-        c->count++;
-    memmove(&c->number[i + 1], &c->number[i], (c->count - i - 1) * sizeof c->number[0]);
-    c->number[i] = number;
+    scree__snapshot_newest_keep(name, SCREE__MANIFEST_FILE, c->newest, c->number, &c->count,
+                                CANDIDATES_MAX);
     return 0;
 }
 

@@ -97,16 +97,13 @@ walk_note(struct walk *w, const struct scree__snapshot_block *b)
 {
     struct scree__snapshot_reader *r = w->reader;
 
-    if (r->block_count == r->block_cap) {
-        size_t cap = r->block_cap ? r->block_cap * 2 : 16;
-        struct scree__snapshot_noted *blocks =
-            scree__realloc(r->blocks, r->block_cap * sizeof *blocks, cap * sizeof *blocks);
+    struct scree__snapshot_noted *blocks =
+        scree__array_reserve(r->blocks, &r->block_cap, r->block_count + 1, sizeof *blocks);
 
-        if (!blocks)
-            return scree__fail(SCREE_E_NO_MEMORY, "%s: no memory for %zu blocks", r->path, cap);
-        r->blocks = blocks;
-        r->block_cap = cap;
-    }
+    if (!blocks)
+        return scree__fail(SCREE_E_NO_MEMORY, "%s: no memory for %zu blocks", r->path,
+                           r->block_count + 1);
+    r->blocks = blocks;
     r->blocks[r->block_count++] = (struct scree__snapshot_noted){
         .block = *b, .offset = w->offset, .state_offset = w->state_len};
     r->stored_max = b->stored_len > r->stored_max ? b->stored_len : r->stored_max;

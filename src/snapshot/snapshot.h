@@ -92,6 +92,10 @@ void scree__snapshot_name(char name_out[SCREE__SNAPSHOT_NAME_BYTES], enum scree_
 /* Whether this is exactly such a name: whatever else lies in the directory is a stranger's. */
 bool scree__snapshot_name_parse(const char *name, enum scree__file_kind *file_out,
                                 uint64_t *number_out, bool *tmp_out);
+/* For a listing: if name is one of this kind, not .tmp, numbered at_most or below, its number joins the *n
+   in `number`, largest first; of more than cap the smallest is dropped. */
+void scree__snapshot_newest_keep(const char *name, enum scree__file_kind kind, uint64_t at_most,
+                                 uint64_t *number, unsigned *n, unsigned cap);
 
 /* Write m durably as number m->number (tmp, sync, rename, sync dir), then delete manifests older
    than its predecessor and snapshot files that neither names (exact-pattern names only). Kept:
