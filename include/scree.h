@@ -1,15 +1,14 @@
 /*
  * scree.h - the public interface of scree, a lock-free, log-structured page cache runtime.
  *
- * A page is a 64-bit id whose content is a base plus fragments appended to it, all opaque bytes.
- *   The
+ * A page is a 64-bit id whose content is a base plus fragments appended to it, all opaque bytes. The
  * user brings a data structure and one merge callback (scree_materializer); scree brings
  * concurrency, caching, durability, bounded memory and recovery.
  *
  * CONVENTIONS
  *   Results     int: 0 is success, negative is an error. Failures of the operating system are -errno,
  *               our own are SCREE_E_... below. After an error scree_error_detail() tells, in words
- *          and for this thread, what failed, where, and what to do.
+ *               and for this thread, what failed, where, and what to do.
  *   Out         out-parameters come last and end in _out; they are written on every path (0, NULL on
  *               failure) and may be NULL where the caller does not care. `scree_version *version`
  *               that is in and out may not be NULL.
@@ -17,14 +16,13 @@
  *               borrowed and live until the guard is left.
  *   Threads     every call may be made from any thread at any time unless it says otherwise; nothing
  *               has to be registered. scree_open and scree_close of one cache are not concurrent
- *          with anything else on that cache.
+ *               with anything else on that cache.
  *   Structs     options, materializer, stats and info structs begin with `size`, so that they can
  *               grow: fill options with scree_options_init, zero the others and set size.
  *   Behaviour   the library prints nothing, never exits, and never aborts for bad input or I/O errors.
  *
  * DURABILITY
- *   A successful update is visible at once and durable when scree_stable_lsn() >= its version.
- *     After
+ *   A successful update is visible at once and durable when scree_stable_lsn() >= its version. After
  *   any crash the directory holds exactly the effects of a prefix of the log, and that prefix holds
  *   everything that was reported stable.
  */
@@ -261,7 +259,7 @@ typedef struct scree_options {
     uint32_t flags;              /* enum scree_flags, or-ed */
     uint64_t cache_bytes;        /* 256 MiB: resident bytes of pages; from 64 KiB */
     uint64_t segment_bytes;      /* 64 MiB; from 64 KiB, a multiple of 4 KiB; fixed at creation */
-    uint64_t log_buffer_bytes;   /* 16 MiB; from 64 KiB, rounded up to a power of two */
+    uint64_t log_buffer_bytes;   /* 16 MiB; from 64 KiB to 4 GiB, rounded up to a power of two */
     uint64_t page_bytes_max;     /* 1 MiB; largest merged page or fragment; at most a quarter of
                                     log_buffer_bytes, else INVALID */
     uint64_t snapshot_log_bytes; /* log volume between snapshots; 0 = automatic */
@@ -291,10 +289,10 @@ SCREE_API void scree_options_init_sized(scree_options *options, size_t size);
 /* ---- open, close, guards --------------------------------------------------------------------- */
 
 /*
- * Open a directory, recovering it if it was not closed; one process at a time may hold it
- * read-write. Durable a new directory is durable on return. An existing clean one is not written to
- * until the
- *          first update.
+ * Open a directory, recovering it if it was not closed; one process at a time may hold it read-write.
+ *
+ * Durable  a new directory is durable on return. An existing clean one is not written to until the first
+ *          update.
  * Errors   INVALID, LOCKED (held elsewhere; the detail names the holder if known), FORMAT,
  *          MATERIALIZER, CORRUPT, -ENOENT (no CREATE), -EEXIST (EXCLUSIVE), CANCELED, NO_MEMORY,
  *          NO_SPACE, -errno.
@@ -328,7 +326,9 @@ SCREE_API void scree_postfork_parent(scree_cache *cache);
 SCREE_API void scree_postfork_child(scree_cache *cache);
 
 /* Open a read guard in this thread: borrowed bytes live until it is left. Nestable; never blocks. A
-   guard held for long keeps memory from being reused. */
+   guard held for long keeps memory from being reused. If this is the thread's first call into the
+   cache and there is no memory for it, none is opened: calls that need it give NO_MEMORY until it
+   is left and entered again. */
 SCREE_API void scree_read_enter(scree_cache *cache);
 /* Leave the innermost guard of this thread; without one it does nothing. */
 SCREE_API void scree_read_leave(scree_cache *cache);
@@ -415,7 +415,7 @@ SCREE_API SCREE_CHECKED int scree_batch_set(scree_batch *batch, scree_page_id id
                                             scree_version expected, scree_slice page);
 SCREE_API SCREE_CHECKED int scree_batch_merge(scree_batch *batch, scree_page_id id,
                                               scree_version expected, scree_slice fragment);
-/* The last step on its page: one more is INVALID. */
+/* The last step on its page: with one more the commit is INVALID. INVALID for SCREE_PAGE_ROOT. */
 SCREE_API SCREE_CHECKED int scree_batch_free(scree_batch *batch, scree_page_id id,
                                              scree_version expected);
 /* Only reads: at the moment of the commit the page must be at this version. A batch of checks alone tells
@@ -424,12 +424,14 @@ SCREE_API SCREE_CHECKED int scree_batch_check(scree_batch *batch, scree_page_id 
                                               scree_version expected);
 /*
  * All or nothing; ends the batch either way. Every page written has version *lsn_out afterwards, and is durable
- * when stable_lsn reaches it; where nothing is written it is the largest version checked. Lock-free but for
- * admission, which may wait for room as every update does.
+ * when stable_lsn reaches it; where nothing is written it is the largest version checked, 0 without any step.
+ * Lock-free but for admission, which may wait for room as every update does.
  *
  * CONFLICT, NOT_FOUND for a page that is not live, or BUSY: nothing happened, *conflict_out is the first page
- * (in the order of the steps) that has moved. TOO_BIG: more than half of log_buffer_bytes. NO_SPACE, NO_MEMORY,
- * MERGE (a page has more fragments than can be borne, and they do not merge), POISONED: nothing happened.
+ * (in the order of the steps) that has moved. TOO_BIG: more than half of log_buffer_bytes, or more than 4,096
+ * fragments for one page. INVALID: steps that cannot follow each other (behind a free, before the allocation,
+ * two allocations of one id). NO_SPACE, NO_MEMORY, MERGE (a page has more fragments than can be borne, and
+ * they do not merge), CORRUPT and -errno (nor can they be read), POISONED: nothing happened.
  */
 SCREE_API SCREE_CHECKED int scree_batch_commit(scree_batch *batch, scree_lsn *lsn_out,
                                                scree_page_id *conflict_out);
@@ -463,11 +465,13 @@ SCREE_API SCREE_CHECKED int scree_reclaim(scree_cache *cache, double space_amp_t
  * can.
  *
  * dst_dir          is made, or is there and empty; not in a scree directory. While it is not complete it holds
- *                  a file BACKUP_INCOMPLETE and cannot be opened; if the call fails that stays so: delete it.
+ *                  a file BACKUP_INCOMPLETE and cannot be opened. If the call fails delete it: it is
+ *                  incomplete, or still empty, or (if the very last sync failed) whole but perhaps not durable.
  * bytes_per_s_max  of copying; 0: no limit.
  * progress         may be NULL; done and total: bytes.
  * Threads  any; one backup of a cache at a time (BUSY). Updates and reads go on. Disk space that the copy still
- *          needs is not given back meanwhile (pinned_bytes of the statistics).
+ *          needs is not given back meanwhile (pinned_bytes of the statistics), on a full disk neither: updates
+ *          get NO_SPACE until the backup ends, or is canceled.
  * Durable  the copy, on return. The same uuid; as if it had been closed at that position; from there on a
  *          history of its own. A read-only cache can be backed up too.
  * Errors   INVALID, -EEXIST (not empty), BUSY, LOCKED, CANCELED, POISONED, CORRUPT (the source misses what it
@@ -538,7 +542,7 @@ SCREE_API SCREE_CHECKED int scree_log_open(scree_cache *cache, scree_lsn from,
  * limit. It never asks for a sync. A reader needs about 1 MiB of memory, or what the largest batch takes.
  * Errors   TIMEOUT: nothing but `next` is set, as far as was read: worth keeping, as the library's own records
  *          are behind it. At the end of a read-only cache it comes at once. POISONED, when all that is stable
- *          has been read. CORRUPT, -errno, NO_MEMORY: the same record comes again.
+ *          has been read. CORRUPT, -errno, NO_MEMORY: the same record comes again. INVALID: size is not set.
  */
 SCREE_API SCREE_CHECKED int scree_log_next(scree_log_reader *reader, int timeout_ms,
                                            scree_log_record *record_out);
@@ -574,7 +578,8 @@ enum scree_finding_severity {
 typedef struct scree_finding {
     size_t size;
     int severity;         /* enum scree_finding_severity */
-    int code;             /* SCREE_E_CORRUPT, SCREE_E_MERGE, -errno; of a note: 0 */
+    int code;             /* SCREE_E_CORRUPT, -errno; MERGE, TOO_BIG, MATERIALIZER of what cannot be
+                             merged, or copied with these options; of a note: 0 */
     const char *file;     /* name within the directory; NULL: none */
     uint64_t offset;      /* in the file */
     scree_lsn lsn;        /* 0: it is not about the log */
@@ -617,8 +622,9 @@ SCREE_API SCREE_CHECKED int scree_verify(const char *dir, const scree_options *o
  * follow another one that is lost; such a page is LOST until it is set as a whole again. A page whose
  * newest record lies before such a stretch is copied as it was then; a note tells of each stretch. Of a
  * batch that is damaged what is whole counts. Versions in dst are new ones. The recovery state is taken
- * over, folded on as far as nothing is missing; scree_id_next goes on above every id handed out.
- * Without any snapshot that loads, pages come from the log alone: those freed long ago may be back.
+ * over, folded on as far as nothing is missing, and LOST if something is; scree_id_next goes on above every id
+ * handed out. Without any snapshot that loads, pages and state come from the log alone: pages freed long ago
+ * may be back, and the state is LOST if any of the log was given back.
  *
  * dst       must not be there, or be empty, and not lie in src (INVALID).
  * options   as for scree_open; of dst. materializer may be NULL if a manifest can be read: the name is
@@ -626,7 +632,8 @@ SCREE_API SCREE_CHECKED int scree_verify(const char *dir, const scree_options *o
  * finding, progress, Locks, Memory  as for scree_verify, and cache_bytes.
  * Durable   dst is closed, and durable, on 0 and CORRUPT; after other errors delete it.
  * Returns   0: all that src held is in dst. CORRUPT: there were findings, and the rest is in dst. Others:
- *           as scree_verify, and those of scree_open and scree_close of dst.
+ *           as scree_verify (-ENOENT also: no manifest and no segment can be read), and those of scree_open and
+ *           scree_close of dst.
  */
 SCREE_API SCREE_CHECKED int scree_salvage(const char *src, const char *dst,
                                           const scree_options *options, scree_finding_fn finding,

@@ -5,7 +5,7 @@
  * The C library's allocator serves; a process that links another one (jemalloc) gets that one here
  * too.
  *
- * WORD   alloc_count, alloc_fault_from, alloc_fault_to (builds with SCREE_ALLOC_FAULTS only)
+ * WORD   alloc_count, alloc_live, alloc_fault_from, alloc_fault_to (builds with SCREE_ALLOC_FAULTS only)
  * EDGES  none: all relaxed. The count only has to be exact as a sum, and tests set the range while
  *        no other thread is inside scree.
  * INVARIANTS  I1 a size of 0 gives a distinct pointer, so NULL always means failure.
@@ -30,6 +30,7 @@
 
 #ifdef SCREE_ALLOC_FAULTS
 static _Atomic uint64_t alloc_count;
+static _Atomic uint64_t alloc_live;
 static _Atomic uint64_t alloc_fault_from; /* 1 = the next one; 0 = none */
 static _Atomic uint64_t alloc_fault_to;
 
@@ -43,10 +44,36 @@ scree__alloc_fault(uint64_t nth, uint64_t count)
     atomic_store_explicit(&alloc_fault_to, nth == 0 ? 0 : to, memory_order_relaxed);
 }
 
+void
+scree__alloc_fault_end(void)
+{
+    atomic_store_explicit(&alloc_fault_to, 0, memory_order_relaxed);
+}
+
 uint64_t
 scree__alloc_counted(void)
 {
     return atomic_load_explicit(&alloc_count, memory_order_relaxed);
+}
+
+uint64_t
+scree__alloc_live(void)
+{
+    return atomic_load_explicit(&alloc_live, memory_order_relaxed);
+}
+
+static void *
+alloc_born(void *p)
+{
+    if (p != NULL)
+        atomic_fetch_add_explicit(&alloc_live, 1, memory_order_relaxed);
+    return p;
+}
+
+static void
+alloc_dies(void)
+{
+    atomic_fetch_sub_explicit(&alloc_live, 1, memory_order_relaxed);
 }
 
 static bool
@@ -63,6 +90,17 @@ alloc_must_fail(void)
 {
     return false;
 }
+
+static void *
+alloc_born(void *p)
+{
+    return p;
+}
+
+static void
+alloc_dies(void)
+{
+}
 #endif
 
 void *
@@ -70,7 +108,7 @@ scree__alloc(size_t bytes)
 {
     if (alloc_must_fail())
         return NULL;
-    return malloc(bytes > 0 ? bytes : 1); /* I1 */
+    return alloc_born(malloc(bytes > 0 ? bytes : 1)); /* I1 */
 }
 
 void *
@@ -78,7 +116,7 @@ scree__alloc_zero(size_t bytes)
 {
     if (alloc_must_fail())
         return NULL;
-    return calloc(1, bytes > 0 ? bytes : 1); /* I1 */
+    return alloc_born(calloc(1, bytes > 0 ? bytes : 1)); /* I1 */
 }
 
 void *
@@ -91,7 +129,7 @@ scree__alloc_aligned(size_t align, size_t bytes)
     /* Not aligned_alloc: C11 wants its size to be a multiple of the alignment. */
     if (posix_memalign(&p, align < sizeof(void *) ? sizeof(void *) : align, bytes > 0 ? bytes : 1))
         return NULL;
-    return p;
+    return alloc_born(p);
 }
 
 void *
@@ -101,7 +139,8 @@ scree__realloc(void *p, size_t old_bytes, size_t bytes)
     (void)old_bytes; /* for allocators that take sized frees */
     if (alloc_must_fail())
         return NULL;
-    return realloc(p, bytes > 0 ? bytes : 1); /* I1 */
+    return p == NULL ? alloc_born(malloc(bytes > 0 ? bytes : 1))
+                     : realloc(p, bytes > 0 ? bytes : 1); /* I1 */
 }
 
 void
@@ -109,6 +148,7 @@ scree__free(void *p, size_t bytes)
 {
     if (p == NULL)
         return;
+    alloc_dies();
     /* Under AddressSanitizer the usable size is the size asked for: a wrong size is caught here. */
     SCREE_ASSERT_SLOW(malloc_usable_size(p) >= bytes);
 #ifdef SCREE_SLOW_ASSERTS
@@ -150,7 +190,7 @@ arena_flags(void)
 void *
 scree__page_alloc(size_t bytes)
 {
-    return alloc_must_fail() ? NULL : mallocx(bytes, arena_flags());
+    return alloc_must_fail() ? NULL : alloc_born(mallocx(bytes, arena_flags()));
 }
 
 void
@@ -158,6 +198,7 @@ scree__page_free(void *p, size_t bytes)
 {
     SCREE_ASSERT_SLOW(malloc_usable_size(p) >= bytes);
     (void)bytes;
+    alloc_dies();
     dallocx(p, arena_flags());
 }
 #else

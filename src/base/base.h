@@ -55,7 +55,9 @@ extern unsigned scree__page_arena;
 /* Tests: from the nth allocation counted from now (1 = the next), `count` of them fail. nth 0:
    none. */
 void scree__alloc_fault(uint64_t nth, uint64_t count);
+void scree__alloc_fault_end(void);   /* none from now on; the count goes on */
 uint64_t scree__alloc_counted(void); /* allocations since scree__alloc_fault */
+uint64_t scree__alloc_live(void);    /* made and not freed; exact while nobody allocates */
 #endif
 /* dir/name. NULL: no memory. */
 char *scree__path_join(const char *dir, const char *name);
@@ -100,6 +102,8 @@ void scree__yield_point(void);
 #endif
 
 #define SCREE_CACHE_LINE 64
+#define SCREE__LSN_MAX \
+    ((uint64_t)1 << 62)   /* no log position beyond it is ever handed out or believed */
 #define SCREE_BLOCK 4096u /* unit of disk writes; what a power cut leaves whole or old at best */
 
 static inline uint64_t

@@ -22,4 +22,11 @@ int scree__env_read_file(const scree_env *env, const char *path, size_t len_max,
 int scree__env_replace_file(const scree_env *env, const char *dir, const char *name,
                             const void *data, size_t len);
 
+/* ---- names.c ---- */
+/* Before names are made, renamed or deleted in dir that have to be durable: for scree__names_sync. */
+uint64_t scree__names_begin(const char *dir);
+/* They are durable: 0. Else what the sync gave, or another one since then: never again for these names. */
+int scree__names_sync(const scree_env *env, const char *dir, uint64_t begun);
+void scree__names_forked(void); /* in the child */
+
 #endif

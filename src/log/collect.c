@@ -138,9 +138,10 @@ pick_unlink(struct scree__log *log, const struct log_pick *pick)
 static int
 pick_punch(struct scree__log *log, const struct log_pick *pick)
 {
-    int rc = scree__segment_punch(log, pick->number, pick->first, pick->n);
+    bool known = atomic_load_explicit(&log->no_punch, memory_order_relaxed); /* stored here only */
+    int rc = known ? -EOPNOTSUPP : scree__segment_punch(log, pick->number, pick->first, pick->n);
 
-    if (rc == -EOPNOTSUPP || rc == -ENOSYS) {
+    if (!known && (rc == -EOPNOTSUPP || rc == -ENOSYS)) {
         atomic_store_explicit(&log->no_punch, true, memory_order_relaxed); /* a hint to victim.c */
         scree__log_event(log, SCREE_EVENT_NO_PUNCH, rc, 0, 0,
                          "no hole punching on this file system: whole segments are cleaned");

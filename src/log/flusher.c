@@ -90,7 +90,9 @@ scree__log_poison(struct scree__log *log, int code, const char *what)
     if (atomic_compare_exchange_strong_explicit(&log->health, &healthy, code, memory_order_seq_cst,
                                                 memory_order_relaxed)) {
         scree__gate_open(&log->room_gate);
+#ifndef SCREE_BUG_POISON_UNTOLD /* seeded: who waits for stable waits on; fault_io must fail */
         scree__gate_open(&log->stable_gate);
+#endif
         scree__gate_open(&log->feed_gate);
         scree__gate_open(&log->credit_gate);
         scree__gate_open(&log->flush_gate);
@@ -178,6 +180,9 @@ leader_sync(struct scree__log *log)
     for (uint64_t n = log->synced / log->segment_bytes; n <= last; n++) {
         int rc = scree__segment_sync(log, n);
 
+#ifdef SCREE_BUG_SYNC_UNHEARD
+        rc = 0; /* seeded: a sync that fails is one that succeeds; fault_io must fail */
+#endif
         if (rc != 0) {
             (void)scree__log_poison(log, rc, "sync of a log segment failed");
             return scree__log_check(log);
@@ -216,6 +221,10 @@ leader_write(struct scree__log *log, uint64_t upto)
         uint64_t began = log->env->now_ns(log->env->ctx);
 
         rc = scree__segment_write(log, at, scree__ring_at(log, at), (size_t)len);
+#ifdef SCREE_BUG_WRITE_AGAIN /* seeded: as if it had not failed; fault_io must fail */
+        if (rc != 0)
+            rc = scree__segment_write(log, at, scree__ring_at(log, at), (size_t)len);
+#endif
         if (rc != 0) {
             (void)scree__log_poison(log, rc, "write to a log segment failed");
             return scree__log_check(log);

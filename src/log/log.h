@@ -179,6 +179,7 @@ struct scree__log_writer {
     bool sample;             /* owner only: have reserve set fill_begin_ns, for latency figures */
     uint64_t fill_begin_ns;  /* owner only: when the position was had and the filling began */
     uint64_t credit_bytes;   /* owner thread only */
+    uint64_t end;            /* owner thread only: of what it reserved last; 0: nothing yet */
     _Atomic uint32_t in_use; /* recycled: a new thread takes an idle one */
 };
 /* Take a writer (an idle one of a thread that ended, or a new one); NULL when out of memory. */
@@ -270,6 +271,17 @@ int scree__log_decode(const struct scree__log *log, uint64_t page, const void *a
 
 /* [lsn, lsn + len) is dead since death_lsn (the lsn of what superseded it). Any thread. */
 void scree__log_charge_dead(struct scree__log *log, uint64_t lsn, uint64_t len, uint64_t death_lsn);
+
+/* The same for many in a row, most of which lie in few segments: begin with zeros, end in the read section
+   that it began in. */
+struct scree__log_charge {
+    struct log_segment *segment; /* of [first, end); NULL: its file is missing */
+    uint64_t first, end;
+    uint64_t dead; /* not yet in its sum */
+};
+void scree__log_charge_more(struct scree__log *log, struct scree__log_charge *c, uint64_t lsn,
+                            uint64_t len, uint64_t death_lsn);
+void scree__log_charge_end(struct scree__log_charge *c);
 /*
  * Recovery, before start: stamp what lies below the snapshot's replay start S and died behind it (any
  * thread; nothing is counted). Then, one thread: begin: all of [segment start, end of log) of every segment
@@ -383,7 +395,8 @@ int scree__log_survey(struct scree__log *log, uint64_t from, uint64_t known_stab
 /* The files themselves: the open mark, headers of segments that begin below `end`, strangers. */
 int scree__log_survey_files(struct scree__log *log, uint64_t end, scree__log_trouble_fn trouble,
                             void *ctx);
-/* What a directory was made with, out of the first segment header that verifies. -ENOENT: there is none. */
+/* What a directory was made with, out of the first segment header that verifies. -ENOENT: there is none;
+   -errno: nor could all files be read. */
 int scree__log_identify(const scree_env *env, const char *dir, uint8_t uuid_out[16],
                         uint64_t *segment_bytes_out);
 /* Is this exactly the name of a file of the log? The number of a segment; 0 for others. */

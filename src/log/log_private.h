@@ -27,10 +27,9 @@
 #define LOG_RING_BYTES_MAX (4ull * 1024 * 1024 * 1024)
 #define LOG_SEGMENT_BYTES_MIN (16ull * 1024)
 #define LOG_SEGMENT_BYTES_MAX (1ull << 40)
-#define LOG_LSN_MAX (1ull << 62) /* no position beyond it is ever handed out or believed */
-#define LOG_UNSYNCED_RINGS 8u    /* written but not synced: at most this many rings */
-#define LOG_FILES_OPEN_MAX 128u  /* segment files held open at a time, tail included */
-#define LOG_NAME_BYTES 32u       /* "segment-" + 16 digits + NUL fits */
+#define LOG_UNSYNCED_RINGS 8u   /* written but not synced: at most this many rings */
+#define LOG_FILES_OPEN_MAX 128u /* segment files held open at a time, tail included */
+#define LOG_NAME_BYTES 32u      /* "segment-" + 16 digits + NUL fits */
 #define LOG_STRANGERS 16u
 #define LOG_MARK_NAME "OPEN"
 #define LOG_SECOND_NS 1000000000ull
@@ -379,6 +378,8 @@ int scree__segment_create(struct scree__log *log, uint64_t number, uint64_t prev
 int scree__segment_extend(struct scree__log *log, uint64_t number, uint64_t from, uint64_t to);
 /* Cut to data_bytes and sync. */
 int scree__segment_cut(struct scree__log *log, uint64_t number, uint64_t data_bytes);
+/* Recovery: its header alone in a new file under its name, durable on return whatever failed before. */
+int scree__segment_renew(struct scree__log *log, uint64_t number, uint64_t prev_end);
 /* Unlink. The caller syncs the directory if it has to be durable. *bytes_out: what it occupied. */
 int scree__segment_remove(struct scree__log *log, uint64_t number, uint64_t *bytes_out);
 /* Give the room of granules [first, first + n) back and mark them. -EOPNOTSUPP: cannot be had here. */
@@ -395,7 +396,7 @@ bool scree__granule_may_go(const struct scree__log *log, const struct log_segmen
                            uint64_t floor);
 /* Bytes of one granule: the last one of a segment may be shorter. */
 uint32_t scree__granule_bytes(const struct scree__log *log, uint32_t granule);
-int scree__segment_sync_dir(struct scree__log *log);
+int scree__segment_sync_dir(struct scree__log *log, uint64_t begun); /* scree__names_sync */
 /* Data of one segment; ends early where the file does. Aligned like the file's I/O mode wants it. */
 int scree__segment_read(struct scree__log *log, uint64_t lsn, void *data, size_t len,
                         size_t *len_out);

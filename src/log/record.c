@@ -139,6 +139,9 @@ static uint64_t
 header_checksum(uint64_t payload_hash, uint64_t page, uint64_t len_kind_flags, uint64_t lsn,
                 uint64_t batch_end)
 {
+#ifdef SCREE_BUG_KIND_UNCHECKED
+    len_kind_flags &= UINT32_MAX; /* seeded: a kind may change unseen; test_record must fail */
+#endif
     uint64_t mix[5] = {htole64(payload_hash), htole64(page), htole64(len_kind_flags), htole64(lsn),
                        htole64(batch_end)};
 
@@ -352,8 +355,10 @@ scree__record_decode(const uint8_t *at, uint64_t avail, uint64_t lsn, struct scr
     if (!header_is_possible(r, (uint32_t)(word >> 48), bytes))
         return LOG_DECODE_HEADER;
     r->disk_len = (uint32_t)scree__round_up(bytes, SCREE__RECORD_ALIGN);
-    if (avail < r->disk_len) /* I2 */
+#ifndef SCREE_BUG_LENGTH_TRUSTED /* seeded: sim_damage must fail, under AddressSanitizer */
+    if (avail < r->disk_len)     /* I2 */
         return LOG_DECODE_SHORT;
+#endif
 
     uint64_t seed = 0;
     size_t hashed = r->kind == SCREE__RECORD_SEAL ? SEAL_BODY_BYTES : r->payload_len;

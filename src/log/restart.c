@@ -15,9 +15,11 @@
  *        in the OS cache alone. The block that holds the end is zeroed behind it.
  *     R2 bytes behind the end are cut off, segments behind it deleted.
  *     R3 segment J is made, beyond B; its header says where the log ended (prev_end).
- *     R4 OPEN is rewritten if ring_bytes or unsynced_bytes changed. Not before R3: until J exists,
- *        the old values bound what the crashed run handed out. A crash in between: the next open
- *        finds the same end (the bytes below it have not changed, the one at it stays bad), and
+ *     R4 OPEN is made anew: ring_bytes or unsynced_bytes may have changed, and the one found may not be
+ *        durable: a sync of its name that failed is not made up for by a later one. (If the power takes
+ *        it before that, nothing had been handed out behind the end: its own sync comes first.) Not before
+ *        R3: until J exists, the old values bound what the crashed run handed out. A crash in between: the
+ *        next open finds the same end (the bytes below it have not changed, the one at it stays bad), and
  *        does it again. After R2 the highest segment is the one of the end, which is not below what
  *        was synced but for the record cut there: J still lies beyond B.
  * INVARIANTS
@@ -37,7 +39,22 @@
 #define MARK_FORMAT 1u
 #define MARK_BYTES 40u
 #define MARK_BYTES_READ_MAX 4096u
+#ifdef SCREE_SMALL_BUFFERS /* as in scan.c */
+#define REWRITE_BYTES 16384u
+#else
 #define REWRITE_BYTES (1024u * 1024u)
+#endif
+
+#ifdef SCREE_BUG_LINK_TRUSTED /* seeded: a jump that is found is durable; fault_io must fail */
+#define LINK_TRUSTED true
+#else
+#define LINK_TRUSTED false
+#endif
+#ifdef SCREE_BUG_REWRITE_NOT /* seeded: what a kill left unsynced stays so; sim_crash must fail */
+#define REWRITES false
+#else
+#define REWRITES true
+#endif
 
 /* ---- the mark -------------------------------------------------------------------------------- */
 
@@ -148,6 +165,7 @@ int
 scree__mark_remove(struct scree__log *log)
 {
     char *path = scree__path_join(log->options.dir, LOG_MARK_NAME);
+    uint64_t begun = scree__names_begin(log->options.dir);
 
     if (path == NULL)
         return scree__fail(SCREE_E_NO_MEMORY, "log: no memory for a file name");
@@ -156,7 +174,7 @@ scree__mark_remove(struct scree__log *log)
     if (rc != 0 && rc != -ENOENT)
         rc = scree__fail(rc, "%s: cannot delete: %s", path, scree_strerror(rc));
     else
-        rc = scree__segment_sync_dir(log);
+        rc = scree__segment_sync_dir(log, begun);
     scree__path_free(path);
     return rc;
 }
@@ -223,7 +241,9 @@ rewrite(struct scree__log *log, uint64_t from, uint64_t end)
 /* ---- R2, R3 ---------------------------------------------------------------------------------- */
 
 /*
- * Nothing behind `end` is left; the segment of a jump stays even if it is empty: it is a link.
+ * Nothing behind `end` is left; the segment of a jump stays even if it is empty: it is a link. It is made anew
+ * then: syncing it, or its name, may have failed when it was made, and the next jump will say that the log goes
+ * up to it. (One that holds something of the log had been synced before.)
  * Later segments go first, durably: a segment that is missing while a later one is there means
  * damage to the scan.
  */
@@ -232,20 +252,24 @@ cut_behind(struct scree__log *log, uint64_t end)
 {
     uint64_t number = end / log->segment_bytes;
     uint64_t used = scree__round_up(end % log->segment_bytes, SCREE_BLOCK);
+    uint64_t begun = scree__names_begin(log->options.dir);
     struct log_segment_info info;
     int rc = 0;
 
     while (rc == 0 && scree__segment_from(log, number + 1, &info))
         rc = scree__segment_remove(log, info.number, NULL);
     if (rc == 0)
-        rc = scree__segment_sync_dir(log);
+        rc = scree__segment_sync_dir(log, begun);
     if (rc == 0 && scree__segment_from(log, number, &info) && info.number == number) {
         bool link = info.header_ok && info.prev_end < number * log->segment_bytes;
 
-        rc = used > 0 || link ? scree__segment_cut(log, number, used)
-                              : scree__segment_remove(log, number, NULL);
+        if (used > 0 || (link && LINK_TRUSTED))
+            rc = scree__segment_cut(log, number, used);
+        else
+            rc = link ? scree__segment_renew(log, number, info.prev_end)
+                      : scree__segment_remove(log, number, NULL);
     }
-    return rc != 0 ? rc : scree__segment_sync_dir(log);
+    return rc != 0 ? rc : scree__segment_sync_dir(log, begun);
 }
 
 static int
@@ -256,7 +280,7 @@ jump(struct scree__log *log, uint64_t highest, uint64_t end, uint64_t *start_out
     uint64_t number =
         highest + 1 + scree__round_up(lost, log->segment_bytes) / log->segment_bytes + 1;
 
-    if (number >= LOG_LSN_MAX / log->segment_bytes)
+    if (number >= SCREE__LSN_MAX / log->segment_bytes)
         return scree__fail(-EOVERFLOW, "%s: the space of log positions is used up",
                            log->options.dir);
     *start_out = number * log->segment_bytes;
@@ -295,16 +319,20 @@ scree__restart_repair(struct scree__log *log, uint64_t end, uint64_t known_stabl
     (void)scree__mark_remove(log);
     log->found_ring_bytes = 0;
 #endif
-    int rc = rewrite(log, run_begin(log, end, stable), end); /* R1 */
+    int rc = REWRITES ? rewrite(log, run_begin(log, end, stable), end) : 0; /* R1 */
 
     if (rc == 0)
         rc = cut_behind(log, end); /* R2 */
     if (rc == 0)
         rc = jump(log, highest, end, start_out); /* R3 */
-    if (rc == 0 && log->found_ring_bytes == log->ring_bytes &&
-        log->found_unsynced_bytes == log->unsynced_bytes_max)
+#ifdef SCREE_BUG_MARK_TRUSTED
+    /* Seeded: the mark found is taken for durable. fault_io must fail. */
+    if (rc == 0) {
         atomic_store_explicit(&log->marked, true, memory_order_seq_cst);
-    else if (rc == 0)
+        return 0;
+    }
+#endif
+    if (rc == 0)
         rc = mark_store(log); /* R4 */
     return rc;
 }
@@ -313,6 +341,7 @@ int
 scree__restart_cut(struct scree__log *log, uint64_t end)
 {
     uint64_t number = end / log->segment_bytes;
+    uint64_t begun = scree__names_begin(log->options.dir);
     struct log_segment_info info;
     int rc = 0;
 
@@ -321,5 +350,5 @@ scree__restart_cut(struct scree__log *log, uint64_t end)
         rc = scree__segment_remove(log, info.number, NULL);
     if (rc == 0 && scree__segment_from(log, number, &info) && info.number == number)
         rc = scree__segment_cut(log, number, end % log->segment_bytes);
-    return rc != 0 ? rc : scree__segment_sync_dir(log);
+    return rc != 0 ? rc : scree__segment_sync_dir(log, begun);
 }

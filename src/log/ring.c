@@ -7,7 +7,7 @@
  *        computed.
  * EDGES  step                                  who              order              pairs
  *   E0   registry: push a new writer           its thread       CAS release        E6
- *   E1   position = tail as seen               its thread       store release      E7
+ *   E1   position = end of our last one        its thread       store release      E7
  *   E2   tail + len: the range is ours  LP     its thread       fetch_add acq_rel  E5
  *   E3   position = our own lsn                its thread       store release      E7
  *   E4   position = NONE: filled               its thread       store release      E7
@@ -17,7 +17,10 @@
  *   E8   flushed grows                         leader           store seq_cst      E9
  *   E9   room?                                 writer           load acquire       E8
  *   E10  tail -> block boundary: a seal        leader           CAS acq_rel        E5; lost: flusher.c
- *   A writer goes E1 E2 (E3, wait for room) fill E4.
+ *   A writer goes E1 E2 E3 (wait for room) fill E4.
+ *   E1's value need not be the tail, only a bound that E2's cannot be below: our own last end is one that
+ *   costs no look at the tail's line, which all writers fight for. E3 follows at once, so that the bound is
+ *   held back where it must be, at our record, however long it takes to fill and install.
  * INVARIANTS
  *   I1 the bound min(tail, positions), loaded in the order E5, E6, E7, has everything below it
  *      filled. Let [a, b) be reserved with b <= the tail loaded. Its E2 is at or before that value
@@ -30,7 +33,7 @@
  *      whoever's E5 sees that E2 finds it by E6; who doesn't see the E2 took a tail below its
  *      range.
  *   I3 a bound once computed stays true, so the largest one seen may be kept (a computed one may be
- *      smaller than one before it: E1 publishes a tail that is old by the time of E2).
+ *      smaller than one before it: E1 publishes a position that is old by the time of E2).
  *   I4 bounds are starts or ends of reservations: record boundaries.
  *   I5 ring bytes of [a, b) are written only while b <= flushed + ring_bytes: E9 (acquire) after
  *      E8, which follows the write of what lay there.
@@ -210,12 +213,10 @@ ring_has_room(struct scree__log *log, uint64_t end)
     return end <= atomic_load_explicit(&log->flushed, memory_order_seq_cst) + log->ring_bytes;
 }
 
-/* Sleep until [.., end) has room. */
+/* Sleep until [.., end) has room. I6: E3 is done. */
 static int
-ring_wait(struct scree__log *log, struct scree__log_writer *w, uint64_t lsn, uint64_t end)
+ring_wait(struct scree__log *log, struct scree__log_writer *w, uint64_t end)
 {
-    /* E3, I6. Without it the leader could not write what lies between the tail we saw and our lsn. */
-    atomic_store_explicit(&w->position, lsn, memory_order_release);
     for (;;) {
         uint32_t ticket = scree__gate_enter(&log->room_gate);
         bool room = ring_has_room(log, end);
@@ -237,27 +238,28 @@ ring_wait(struct scree__log *log, struct scree__log_writer *w, uint64_t lsn, uin
     }
 }
 
-/* E1, E2, and E3 where there is no room yet. *lsn_out: of `len` bytes that are ours to fill. */
+/* E1 to E3, and a wait where there is no room yet. *lsn_out: of `len` bytes that are ours to fill. */
 static int
 ring_take(struct scree__log *log, struct scree__log_writer *w, uint32_t len, uint64_t *lsn_out)
 {
     SCREE_ASSERT(atomic_load_explicit(&w->position, memory_order_relaxed) == SCREE__LSN_NONE);
     SCREE_CHECK(w->credit_bytes >= len); /* or the range may have no room on disk */
     w->credit_bytes -= len;
-    /* E1. The tail may be old: I1 wants a value <= what E2 returns, which coherence gives. */
-    atomic_store_explicit(&w->position, atomic_load_explicit(&log->tail, memory_order_relaxed),
-                          memory_order_release);
+    /* E1. I1 wants a value <= what E2 returns: the tail never falls below what it gave us before. */
+    atomic_store_explicit(&w->position, w->end, memory_order_release);
     SCREE_YIELD_POINT();
     /* E2, LP. Release: E1 goes with it. Acquire: log order respects what this thread has seen. */
     uint64_t lsn = atomic_fetch_add_explicit(&log->tail, len, memory_order_acq_rel);
     uint64_t flushed = atomic_load_explicit(&log->flushed, memory_order_acquire); /* E9 */
 
+    w->end = lsn + len;
     SCREE_YIELD_POINT();
+    atomic_store_explicit(&w->position, lsn, memory_order_release); /* E3 */
     if (lsn + len > flushed + log->ring_bytes / 2) {
         /* Half full: let the flusher write before anybody has to wait. */
         scree__flusher_kick(log);
         if (lsn + len > flushed + log->ring_bytes) {
-            int rc = ring_wait(log, w, lsn, lsn + len);
+            int rc = ring_wait(log, w, lsn + len);
 
             if (rc != 0)
                 return rc;

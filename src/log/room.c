@@ -29,7 +29,8 @@
  *   pauses before room for users, so that they get 0.5 MB/s at least; room for others is made at once.
  * FAILURE   no room (ENOSPC, quota, limit): if the owner of the log says that room is being made, admits
  *   that may wait do so, until its verdict; else they get NO_SPACE, and the allocator tries again when
- *   asked, at most every ROOM_RETRY_NS. A failed write or sync of a header: poison.
+ *   asked, at most every ROOM_RETRY_NS. Other errors are told to who asked for that attempt; later ones
+ *   have another one made. A failed write or sync of a header: poison.
  * NOT HERE  files (segment.c), the mark's bytes (restart.c).
  */
 #include "log/log_private.h"
@@ -171,9 +172,13 @@ room_await(struct scree__log *log, uint64_t wanted, uint32_t tried, bool for_rel
     bool relief = atomic_load_explicit(&log->relief, memory_order_seq_cst);              /* E7 */
     int rc = scree__log_check(log);
 
-    /* While room is being made nobody asks for it: what is won is not to go before it is enough. */
-    if (rc == 0 && error != 0 && (relief ? !for_relief : answered || !room_retry_due(log))) {
-        atomic_store_explicit(&log->refused, true, memory_order_relaxed); /* a hint */
+    /* While room is being made nobody asks for it: what is won is not to go before it is enough. What failed
+       before we came for another reason than a full disk is asked for again at once: it may have passed. */
+    bool early = scree__is_space_error(error) && !room_retry_due(log);
+
+    if (rc == 0 && error != 0 && (relief ? !for_relief : answered || early)) {
+        if (scree__is_space_error(error))
+            atomic_store_explicit(&log->refused, true, memory_order_relaxed); /* a hint */
         rc = room_refused(error);
     }
     if (rc == 0 && error != 0 && relief)
@@ -400,7 +405,7 @@ room_extend(struct scree__log *log)
     bool exists = scree__segment_from(log, number, &info) && info.number == number;
     int rc = 0;
 
-    if (from + log->segment_bytes > LOG_LSN_MAX)
+    if (from + log->segment_bytes > SCREE__LSN_MAX)
         return scree__fail(-EOVERFLOW, "log: the space of log positions is used up");
     if (room_over_limit(log, to - offset + (exists ? 0 : LOG_HEADER_BYTES)))
         return -ENOSPC; /* disk_limit_bytes is a disk that is full */
@@ -453,8 +458,17 @@ room_tell(struct scree__log *log, int rc, bool full, bool relief)
     }
 }
 
+/* Does somebody who is not to be slowed down wait for room? */
+static bool
+room_is_urgent(struct scree__log *log)
+{
+    return atomic_load_explicit(&log->allocated, memory_order_relaxed) < /* ours */
+           atomic_load_explicit(&log->urgent, memory_order_seq_cst);     /* E4 */
+}
+
 /* Pauses of a fixed length are nothing to writers who are slow themselves, as on a machine with too much to
-   do, where cleaning is as slow. So they grow for as long as those there are do not help. */
+   do, where cleaning is as slow. So they grow for as long as those there are do not help. Room that was made
+   without a pause, for cleaning itself, says nothing about them. */
 static void
 room_strain(struct scree__log *log)
 {
@@ -462,7 +476,7 @@ room_strain(struct scree__log *log)
     if (atomic_load_explicit(&log->disk_bytes, memory_order_relaxed) <=
         atomic_load_explicit(&log->hard_bytes, memory_order_relaxed))
         log->strain -= log->strain > 0;
-    else if (log->strain < PACE_STRAIN_MAX)
+    else if (log->strain < PACE_STRAIN_MAX && !room_is_urgent(log))
         log->strain++;
 }
 
@@ -490,8 +504,7 @@ room_paused_ns(struct scree__log *log)
 {
     uint64_t pause = room_pause_ns(log), since;
 
-    if (pause == 0 || atomic_load_explicit(&log->allocated, memory_order_relaxed) < /* ours */
-                          atomic_load_explicit(&log->urgent, memory_order_seq_cst))
+    if (pause == 0 || room_is_urgent(log))
         return 0;
     since = log->env->now_ns(log->env->ctx) -
             atomic_load_explicit(&log->attempt_ns, memory_order_relaxed); /* ours */

@@ -32,7 +32,11 @@
 
 #include <stdio.h>
 
+#ifdef SCREE_SMALL_BUFFERS /* fuzzers: so that what is small crosses them */
+#define SCAN_BYTES 16384u
+#else
 #define SCAN_BYTES (1024u * 1024u)
+#endif
 #define SCAN_BATCHES 4u
 #define SCAN_DETAIL_BYTES 512u
 
@@ -53,8 +57,10 @@ struct group {
 struct scan {
     struct scree__log *log;
     uint64_t known_stable;
-    uint64_t to;        /* range: exactly up to here; LSN_NONE: to the end of the log */
-    uint64_t at;        /* thread: next position */
+    uint64_t to; /* range: exactly up to here; LSN_NONE: to the end of the log */
+    uint64_t at; /* thread: next position */
+    uint64_t
+        bad; /* thread: where decoding ended last: at `at`, or within the batch that begins there */
     size_t need;        /* thread: bytes the next buffer must have */
     uint64_t claim;     /* thread, then caller: largest claim of the seals walked over */
     struct group group; /* thread */
@@ -218,10 +224,12 @@ seal_look(struct seal_walk *w, uint64_t end_lsn, uint64_t seal_lsn)
     return w->visit(w->ctx, end_lsn, seal_lsn, scree__seal_of(&r));
 }
 
-/* How far into the block something other than zeros goes. */
+/* How far into the block something other than zeros goes. Room made ahead is zeros, and there is much of it. */
 static size_t
 nonzero_bytes(const uint8_t *data, size_t len)
 {
+    while (len >= 8 && scree__get_u64(data + len - 8) == 0)
+        len -= 8;
     while (len > 0 && data[len - 1] == 0)
         len--;
     return len;
@@ -304,32 +312,40 @@ claim_visit(void *ctx, uint64_t end_lsn, uint64_t seal_lsn, struct log_seal seal
     (void)end_lsn;
     if (seal_lsn < c->end || seal.stable <= c->end)
         return 0;
+#ifdef SCREE_BUG_CLAIM_IGNORED
+    return 0; /* seeded: what was durable passes for a torn tail; sim_damage must fail */
+#endif
     c->seal = seal_lsn;
     c->stable = seal.stable;
     return 1;
 }
 
+/* `at` is where the log would end; what is wrong may be a record of the batch that begins there. */
 static int
 scan_corrupt(const struct scan *s, uint64_t at, const char *what, uint64_t value)
 {
-    char name[LOG_NAME_BYTES], text[128];
-    uint64_t offset;
+    char name[LOG_NAME_BYTES], text[128], in_batch[80];
+    uint64_t offset, bad = s->bad > at ? s->bad : at;
     struct log_segment_info info;
-    uint64_t number = at / s->log->segment_bytes;
+    uint64_t number = bad / s->log->segment_bytes;
     bool there = scree__segment_from(s->log, number, &info) && info.number == number;
     const char *state = "no whole record";
 
+    (void)snprintf(in_batch, sizeof in_batch,
+                   "no whole record of the batch that begins at lsn %llu", (unsigned long long)at);
+    if (bad > at)
+        state = in_batch;
     if (!there)
         state = "the file is missing";
-    else if (info.data_bytes <= at % s->log->segment_bytes)
+    else if (info.data_bytes <= bad % s->log->segment_bytes)
         state = "the file ends here";
-    scree__log_locate(s->log, at, name, sizeof name, &offset);
+    scree__log_locate(s->log, bad, name, sizeof name, &offset);
     (void)snprintf(text, sizeof text, what, (unsigned long long)value);
     return scree__fail(SCREE_E_CORRUPT,
                        "%s/%s, offset %llu (lsn %llu): %s, though %s; salvage gets "
                        "the rest out",
                        s->log->options.dir, name, (unsigned long long)offset,
-                       (unsigned long long)at, state, text);
+                       (unsigned long long)bad, state, text);
 }
 
 /* The first segment behind `end` that was made by a jump from beyond it. */
@@ -505,6 +521,7 @@ scan_records(struct scan *s, struct batch *b, uint64_t base, size_t got)
             uint64_t bytes = r.disk_len;
             bool open = s->group.end != 0;
 
+            s->bad = s->at;
             s->at = group_give_up(s, b, &bytes);
             rc = d == LOG_DECODE_SHORT && full ? scan_beyond(s, b, base, first, bytes) : 0;
             s->result.batches_discarded = rc == 0 && open;
@@ -684,8 +701,8 @@ scree__log_scan(struct scree__log *log, uint64_t from, uint64_t known_stable,
 
     SCREE_ASSERT(visitors >= 1 && visitors <= SCREE__LOG_VISITORS_MAX);
     memset(result_out, 0, sizeof *result_out);
-    if (s.at < log->segment_bytes || s.at > LOG_LSN_MAX || s.at % SCREE__RECORD_ALIGN != 0 ||
-        known_stable > LOG_LSN_MAX)
+    if (s.at < log->segment_bytes || s.at > SCREE__LSN_MAX || s.at % SCREE__RECORD_ALIGN != 0 ||
+        known_stable > SCREE__LSN_MAX)
         return scree__fail(SCREE_E_CORRUPT, "log: lsn %llu (or %llu) is not a position of this log",
                            (unsigned long long)from, (unsigned long long)known_stable);
     int rc = scan_run(&s);
@@ -708,7 +725,7 @@ scree__log_scan_range(struct scree__log *log, uint64_t from, uint64_t to, scree_
                      .ctx = ctx,
                      .visitors = 1};
 
-    if (s.at < log->segment_bytes || s.at % SCREE__RECORD_ALIGN != 0 || to > LOG_LSN_MAX)
+    if (s.at < log->segment_bytes || s.at % SCREE__RECORD_ALIGN != 0 || to > SCREE__LSN_MAX)
         return scree__fail(SCREE_E_INVALID, "log: [%llu, %llu) is not a range of this log",
                            (unsigned long long)from, (unsigned long long)to);
     return s.at >= to ? 0 : scan_run(&s);

@@ -85,7 +85,7 @@ name_parse(const struct scree__log *log, const char *name, uint64_t *number_out)
 {
     /* Positions beyond are never written: not by us. */
     return scree__segment_name_parse(name, number_out) &&
-           *number_out < LOG_LSN_MAX / log->segment_bytes;
+           *number_out < SCREE__LSN_MAX / log->segment_bytes;
 }
 
 static char *
@@ -346,17 +346,31 @@ segment_take(struct scree__log *log)
         return seg;
     }
     seg = scree__alloc_aligned(SCREE_CACHE_LINE, sizeof *seg);
-    if (seg == NULL)
-        return NULL;
-    seg->granule = scree__alloc(granules_bytes(log));
-    seg->hole = scree__alloc(holes_bytes(log));
-    if (seg->granule != NULL && seg->hole != NULL)
-        return seg;
-    segment_free(log, seg);
-    return NULL;
+    if (seg != NULL)
+        memset(seg, 0, sizeof *seg);
+    return seg;
 }
 
-/* A segment not yet seen by anybody: in the array, not in the table (array_add_many publishes). */
+/* Its granules' words, by the size that segments are said to have: when a file bears that out, as it may be
+   much. */
+static int
+segment_equip(struct scree__log *log, struct log_segment *seg)
+{
+    if (seg->granule == NULL)
+        seg->granule = scree__alloc(granules_bytes(log));
+    if (seg->hole == NULL)
+        seg->hole = scree__alloc(holes_bytes(log));
+    if (seg->granule == NULL || seg->hole == NULL)
+        return scree__fail(SCREE_E_NO_MEMORY, "log: no memory for a segment of %llu bytes",
+                           (unsigned long long)log->segment_bytes);
+    for (uint32_t i = 0; i < log->granules; i++)
+        atomic_store_explicit(&seg->granule[i], 0, memory_order_relaxed); /* published by E0 */
+    memset(seg->hole, 0, holes_bytes(log));
+    return 0;
+}
+
+/* A segment not yet seen by anybody, nor equipped: in the array, not in the table (array_add_many
+   publishes). */
 static int
 array_insert(struct scree__log *log, uint64_t number, struct log_segment **seg_out)
 {
@@ -375,9 +389,6 @@ array_insert(struct scree__log *log, uint64_t number, struct log_segment **seg_o
 
     atomic_store_explicit(&seg->number, number, memory_order_relaxed); /* published by E0 */
     atomic_store_explicit(&seg->dead_bytes, 0, memory_order_relaxed);
-    for (uint32_t i = 0; i < log->granules; i++)
-        atomic_store_explicit(&seg->granule[i], 0, memory_order_relaxed);
-    memset(seg->hole, 0, holes_bytes(log));
     seg->next_free = NULL;
     seg->prev_end = number * log->segment_bytes;
     seg->file_bytes = seg->disk_bytes = 0;
@@ -627,11 +638,17 @@ load_header(struct scree__log *log, struct log_segment *seg, uint8_t *block)
     if (rc != 0)
         rc = scree__fail(rc, "log: cannot learn the size of segment %llu: %s",
                          (unsigned long long)number, scree_strerror(rc));
-    if (rc == 0)
+    if (rc == 0) {
         rc = scree__env_read_all(log->env, seg->file, block, LOG_HEADER_BYTES, 0, &got);
+        if (rc != 0)
+            rc = scree__fail(rc, "log: segment %llu: %s", (unsigned long long)number,
+                             scree_error_detail());
+    }
     if (rc == 0)
         rc = header_decode(log, number, block, got, seg);
-    if (rc == 0) {
+    if (rc == 0 && !seg->stranger)
+        rc = segment_equip(log, seg);
+    if (rc == 0 && !seg->stranger) {
         seg->file_bytes = info.size_bytes;
         disk_bytes_set(log, seg, info.disk_bytes);
         if (info.disk_bytes < info.size_bytes)
@@ -727,20 +744,21 @@ device_count(struct scree__log *log, uint64_t bytes)
 }
 
 int
-scree__segment_sync_dir(struct scree__log *log)
+scree__segment_sync_dir(struct scree__log *log, uint64_t begun)
 {
-    int rc = log->env->sync_dir(log->env->ctx, log->options.dir);
-
-    if (rc != 0)
-        return scree__fail(rc, "%s: cannot sync the directory: %s", log->options.dir,
-                           scree_strerror(rc));
-    return 0;
+    return scree__names_sync(log->env, log->options.dir, begun);
 }
+
+#ifdef SCREE_BUG_SEGMENT_UNNAMED
+#define SYNCS_NAME false /* seeded bug: tests must notice */
+#else
+#define SYNCS_NAME true
+#endif
 
 /* Header and directory entry, durable. *broken_out: a write or sync failed that must not be repeated. */
 static int
 segment_found(struct scree__log *log, struct log_segment *seg, uint64_t number, uint64_t prev_end,
-              bool *broken_out)
+              uint64_t begun, bool *broken_out)
 {
     uint8_t *block = scree__alloc_aligned(SCREE_BLOCK, LOG_HEADER_BYTES);
 
@@ -757,8 +775,8 @@ segment_found(struct scree__log *log, struct log_segment *seg, uint64_t number, 
     }
     if (rc == 0) {
         rc = log->env->sync(log->env->ctx, seg->file);
-        if (rc == 0)
-            rc = scree__segment_sync_dir(log);
+        if (rc == 0 && SYNCS_NAME)
+            rc = scree__segment_sync_dir(log, begun);
         *broken_out = rc != 0;
     }
     scree__free(block, LOG_HEADER_BYTES);
@@ -769,20 +787,15 @@ segment_found(struct scree__log *log, struct log_segment *seg, uint64_t number, 
 }
 
 static int
-segment_unlink(struct scree__log *log, uint64_t number)
+segment_unlink(struct scree__log *log, const char *path)
 {
-    char *path = path_of(log, number);
-
     if (path == NULL)
         return scree__fail(SCREE_E_NO_MEMORY, "log: no memory for a file name");
     int rc = log->env->unlink(log->env->ctx, path);
 
-    if (rc == -ENOENT)
-        rc = 0;
-    if (rc != 0)
-        rc = scree__fail(rc, "%s: cannot delete: %s", path, scree_strerror(rc));
-    scree__path_free(path);
-    return rc;
+    if (rc == 0 || rc == -ENOENT)
+        return 0;
+    return scree__fail(rc, "%s: cannot delete: %s", path, scree_strerror(rc));
 }
 
 /*
@@ -792,9 +805,13 @@ segment_unlink(struct scree__log *log, uint64_t number)
 int
 scree__segment_create(struct scree__log *log, uint64_t number, uint64_t prev_end)
 {
+    uint64_t begun = scree__names_begin(log->options.dir);
     struct log_segment *seg = NULL;
     bool broken = false;
+    char *path = path_of(log, number); /* now: there may be no memory for it when it is needed */
 
+    if (path == NULL)
+        return scree__fail(SCREE_E_NO_MEMORY, "log: no memory for a file name");
     (void)pthread_mutex_lock(&log->files_lock);
     SCREE_ASSERT(array_find(log, number) == NULL);
     int rc = table_reserve(log, log->segment_n + 1);
@@ -802,16 +819,20 @@ scree__segment_create(struct scree__log *log, uint64_t number, uint64_t prev_end
     if (rc == 0)
         rc = array_insert(log, number, &seg);
     if (rc == 0) {
-        rc = file_open(log, seg, SCREE_ENV_CREATE | SCREE_ENV_TRUNCATE);
+        rc = segment_equip(log, seg);
+        if (rc == 0)
+            rc = file_open(log, seg, SCREE_ENV_CREATE | SCREE_ENV_TRUNCATE);
         seg->pins++;
     }
     (void)pthread_mutex_unlock(&log->files_lock);
-    if (seg == NULL)
+    if (seg == NULL) {
+        scree__path_free(path);
         return rc;
+    }
     bool opened = rc == 0;
 
     if (opened)
-        rc = segment_found(log, seg, number, prev_end, &broken);
+        rc = segment_found(log, seg, number, prev_end, begun, &broken);
     (void)pthread_mutex_lock(&log->files_lock);
     seg->pins--;
     if (rc == 0) {
@@ -827,7 +848,8 @@ scree__segment_create(struct scree__log *log, uint64_t number, uint64_t prev_end
     (void)pthread_mutex_unlock(&log->files_lock);
     if (rc != 0 && opened && !broken)
         (void)segment_unlink(log,
-                             number); /* as if never tried; if it stays, the next try truncates */
+                             path); /* as if never tried; if it stays, the next try truncates */
+    scree__path_free(path);
     if (broken)
         (void)scree__log_poison(log, rc, "making a segment file failed");
     return rc;
@@ -891,6 +913,33 @@ scree__segment_cut(struct scree__log *log, uint64_t number, uint64_t data_bytes)
 }
 
 int
+scree__segment_renew(struct scree__log *log, uint64_t number, uint64_t prev_end)
+{
+    uint8_t *block = scree__alloc_aligned(SCREE_BLOCK, LOG_HEADER_BYTES);
+    char name[LOG_NAME_BYTES];
+    struct log_segment *seg;
+
+    if (block == NULL)
+        return scree__fail(SCREE_E_NO_MEMORY, "log: no memory for a block");
+    scree__segment_header_put(log, number, prev_end, block);
+    scree__segment_name(number, name);
+    int rc = scree__env_replace_file(log->env, log->options.dir, name, block, LOG_HEADER_BYTES);
+
+    device_count(log, LOG_HEADER_BYTES);
+    (void)pthread_mutex_lock(&log->files_lock);
+    seg = array_find(log, number);
+    SCREE_ASSERT(seg != NULL && seg->pins == 0); /* recovery: nobody else is here */
+    file_close(log, seg);                        /* of what had this name before */
+    if (rc == 0) {
+        seg->file_bytes = LOG_HEADER_BYTES;
+        disk_bytes_set(log, seg, LOG_HEADER_BYTES);
+    }
+    (void)pthread_mutex_unlock(&log->files_lock);
+    scree__free(block, LOG_HEADER_BYTES);
+    return rc;
+}
+
+int
 scree__segment_punch(struct scree__log *log, uint64_t number, uint32_t first, uint32_t n)
 {
     uint64_t from = (uint64_t)first * SCREE__GRANULE_BYTES;
@@ -924,8 +973,10 @@ scree__segment_remove(struct scree__log *log, uint64_t number, uint64_t *bytes_o
     if (seg != NULL)
         seg->leaving = true;
     (void)pthread_mutex_unlock(&log->files_lock);
-    int rc = segment_unlink(log, number);
+    char *path = path_of(log, number);
+    int rc = segment_unlink(log, path);
 
+    scree__path_free(path);
     if (bytes_out != NULL)
         *bytes_out = 0;
     (void)pthread_mutex_lock(&log->files_lock);
@@ -958,7 +1009,9 @@ scree__segment_read(struct scree__log *log, uint64_t lsn, void *data, size_t len
         return rc;
     rc = scree__env_read_all(log->env, seg->file, data, len, LOG_HEADER_BYTES + offset, len_out);
     scree__segment_unpin(log, seg);
-    return rc;
+    if (rc != 0)
+        return scree__fail(rc, "log: lsn %llu: %s", (unsigned long long)lsn, scree_error_detail());
+    return 0;
 }
 
 int
@@ -999,7 +1052,9 @@ scree__segment_write(struct scree__log *log, uint64_t lsn, const void *data, siz
     rc = scree__env_write_all(log->env, seg->file, data, len, LOG_HEADER_BYTES + offset);
     device_count(log, len);
     scree__segment_unpin(log, seg);
-    return rc;
+    if (rc != 0)
+        return scree__fail(rc, "log: lsn %llu: %s", (unsigned long long)lsn, scree_error_detail());
+    return 0;
 }
 
 int

@@ -9,7 +9,7 @@
  *        segment.dead_bytes: the sum of its granules' dead bytes, for statistics and quick looks.
  * EDGES  step                                who              order             pairs   if it loses
  *   E0   granule: max(D, .), dead + n  LP    any thread       CAS release       E2      reload
- *   E1   dead_bytes + n                      any thread       fetch_add relaxed -       cannot
+ *   E1   dead_bytes + n, or + several n      any thread       fetch_add relaxed -       cannot
  *   E2   all dead? then D                    collector, ...   load acquire      E0
  * INVARIANTS
  *   I1 a byte is charged once; so the dead bytes never exceed the granule.
@@ -17,7 +17,9 @@
  *      it, and all that superseded it, lies below the floor.
  *   I3 count and D change in one step: who sees all bytes dead sees every D.
  * BUDGET  dead: 14 bits of 8 bytes = 131064, twice a granule. D: 50 bits of 4096 bytes = 2^62, which no
- *   position passes (LOG_LSN_MAX).
+ *   position passes (SCREE__LSN_MAX).
+ *   I4 a segment that was looked up stays what it is over the read section (collect.c waits for its end), so
+ *      E1 may come later in it, for several E0 at once.
  * LIFETIME  the words live as long as the segment's struct, which is type-stable (segment.c).
  * PROGRESS  E0 retries only when another E0 on this granule succeeded.
  * FAILURE   none: no allocation, no I/O.
@@ -79,19 +81,54 @@ piece_first(struct scree__log *log, uint64_t lsn, uint64_t len)
 }
 
 void
-scree__log_charge_dead(struct scree__log *log, uint64_t lsn, uint64_t len, uint64_t death_lsn)
+scree__log_charge_end(struct scree__log_charge *c)
+{
+    if (c->dead > 0) /* E1. Relaxed: the granules tell what may go. */
+        (void)atomic_fetch_add_explicit(&c->segment->dead_bytes, c->dead, memory_order_relaxed);
+    c->dead = 0;
+}
+
+/* To the segment that holds lsn. */
+static void
+charge_turn(struct scree__log *log, struct scree__log_charge *c, uint64_t lsn)
+{
+    uint64_t number = lsn / log->segment_bytes;
+
+    scree__log_charge_end(c);
+    c->segment = scree__segment_peek(log, number);
+    c->first = number * log->segment_bytes;
+    c->end = c->first + log->segment_bytes;
+}
+
+void
+scree__log_charge_more(struct scree__log *log, struct scree__log_charge *c, uint64_t lsn,
+                       uint64_t len, uint64_t death_lsn)
 {
     while (len > 0) {
-        struct piece p = piece_first(log, lsn, len);
+        uint64_t rest, n;
 
-        if (p.segment != NULL) {
-            granule_charge(&p.segment->granule[p.granule], p.len, death_lsn);
-            /* E1. Relaxed: the granules tell what may go. */
-            (void)atomic_fetch_add_explicit(&p.segment->dead_bytes, p.len, memory_order_relaxed);
+        if (lsn < c->first || lsn >= c->end)
+            charge_turn(log, c, lsn);
+        rest = SCREE__GRANULE_BYTES - (lsn - c->first) % SCREE__GRANULE_BYTES;
+        rest = scree__min_u64(rest, c->end - lsn); /* the last granule may be short */
+        n = scree__min_u64(len, rest);
+        if (c->segment != NULL) {
+            granule_charge(&c->segment->granule[(lsn - c->first) / SCREE__GRANULE_BYTES], n,
+                           death_lsn);
+            c->dead += n;
         }
-        lsn += p.len;
-        len -= p.len;
+        lsn += n;
+        len -= n;
     }
+}
+
+void
+scree__log_charge_dead(struct scree__log *log, uint64_t lsn, uint64_t len, uint64_t death_lsn)
+{
+    struct scree__log_charge c = {0};
+
+    scree__log_charge_more(log, &c, lsn, len, death_lsn);
+    scree__log_charge_end(&c);
 }
 
 /* ---- recovery: before any collector; relaxed throughout ------------------------------------------ */
@@ -135,12 +172,17 @@ scree__log_charge_live(struct scree__log *log, uint64_t lsn, uint64_t len)
     while (len > 0) {
         struct piece p = piece_first(log, lsn, len);
 
-        if (p.segment != NULL && !granule_revive(p))
+        if (p.segment != NULL && !granule_revive(p)) {
+            char name[LOG_NAME_BYTES];
+            uint64_t offset;
+
+            scree__log_locate(log, lsn, name, sizeof name, &offset);
             return scree__fail(
                 SCREE_E_CORRUPT,
-                "the page table says that two records lie at lsn %llu, or that one lies "
-                "behind the end of the log",
-                (unsigned long long)lsn);
+                "%s/%s, offset %llu (lsn %llu): by the snapshot and the log two records lie "
+                "there, or one behind the end of the log; salvage gets the rest out",
+                log->options.dir, name, (unsigned long long)offset, (unsigned long long)lsn);
+        }
         lsn += p.len;
         len -= p.len;
     }

@@ -10,7 +10,7 @@
  * Every file has to be worth its place too: when the files are many for what they hold, those with the
  * least in them come first, however well that lives.
  *
- * No atomics but loads of figures; under files_lock, a segment at a time. FAILURE no memory: no victims.
+ * No atomics but loads of figures; under files_lock, a segment at a time. FAILURE no memory: none, or some.
  * REFS  Rosenblum, Ousterhout: The design and implementation of a log-structured file system (1992).
  */
 #include "log/log_private.h"
@@ -26,7 +26,7 @@
 
 struct unit {
     double score;
-    uint64_t lsn, len, dead;
+    uint64_t lsn, len, live, dead;
 };
 
 struct units {
@@ -67,7 +67,6 @@ unit_measure(const struct scree__log *log, const struct log_segment *seg, uint32
                                (uint64_t)first * SCREE__GRANULE_BYTES};
     uint32_t end = first + n < log->granules ? first + n : log->granules;
     uint32_t run_end = first, run_min = scree__punch_run(log);
-    uint64_t live = 0;
     bool waits = false;
     double share;
 
@@ -77,7 +76,7 @@ unit_measure(const struct scree__log *log, const struct log_segment *seg, uint32
             atomic_load_explicit(&seg->granule[i], memory_order_relaxed)); /* a figure */
 
         unit.len += bytes;
-        live += bytes - dead;
+        unit.live += bytes - dead;
         if (i >= run_end) {
             run_end = i + scree__granule_run(log, seg, i, end);
             waits = run_end - i >= run_min;
@@ -85,9 +84,9 @@ unit_measure(const struct scree__log *log, const struct log_segment *seg, uint32
         if (!scree__granule_punched(seg, i) && !(i < run_end && waits))
             unit.dead += dead;
     }
-    if (live == 0 || unit.dead == 0)
+    if (unit.live == 0 || unit.dead == 0)
         return unit;
-    share = (double)live / (double)(live + unit.dead);
+    share = (double)unit.live / (double)(unit.live + unit.dead);
     if (share <= live_share_max)
         unit.score =
             (1 - share) / (1 + share) * (1 - share) / (1 + share) * (double)(stable - unit.lsn);
@@ -107,7 +106,7 @@ segment_units(const struct scree__log *log, const struct log_segment *seg, uint6
     for (uint32_t i = 0; i < log->granules; i += n) {
         struct unit unit = unit_measure(log, seg, i, n, stable, live_share_max);
 
-        if (thin)
+        if (thin && unit.live > 0) /* a hole would only take another one's place */
             unit.score += THIN_BONUS / (double)(live + 1);
         if (unit.score > 0 && unit.lsn + unit.len <= stable)
             units_add(units, unit);

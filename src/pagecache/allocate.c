@@ -157,6 +157,9 @@ allocate_try(struct scree__context *ctx, struct allocation *a, struct scree__rad
 
     if (slot_tag(word) != SLOT_FREE)
         return AGAIN;
+#ifdef SCREE_BUG_ALLOCATE_WARM /* seeded: no grace period; sched_pairs must fail */
+    cooled = SCREE__LSN_NONE;
+#endif
     if (slot_free_lsn(word) != 0 && slot_free_lsn(word) >= cooled)
         return SCREE_E_BUSY;
     rc = scree__record_write(ctx, &a->record);

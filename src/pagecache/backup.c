@@ -269,6 +269,11 @@ files_copy(struct backup *b)
         rc = scree__snapshot_copy(cache->env, cache->dir, &b->pin, &snapshot);
     if (rc == 0)
         rc = scree__directory_mark(cache->env, b->dir);
+#ifdef SCREE_BUG_BACKUP_MARKER_EARLY
+    if (rc == 0) /* seeded: called whole before it is; crash_backup must fail */
+        rc = complete(b);
+    return rc == 0 ? manifest_write(b) : rc;
+#endif
     if (rc == 0)
         rc = manifest_write(b);
     return rc == 0 ? complete(b) : rc;

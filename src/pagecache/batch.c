@@ -231,6 +231,28 @@ step_prepare(struct scree__context *ctx, struct step *s, scree_slice payload,
     return 0;
 }
 
+static void
+slot_fetch(struct scree__radix_ref ref)
+{
+    if (ref.leaf != NULL)
+        scree__radix_word_prefetch(ref);
+}
+
+/* The newest node, which tells the version: all pages' cache misses at a time. Outside of a read section, so it
+   may be gone, which a prefetch does not mind. */
+static void
+head_fetch(struct scree__radix_ref ref)
+{
+    uint64_t word;
+
+    if (ref.leaf == NULL)
+        return;
+    /* Relaxed: nothing is read through it. */
+    word = atomic_load_explicit(scree__radix_word(ref), memory_order_relaxed);
+    if (slot_tag(word) == SLOT_NODE)
+        __builtin_prefetch(slot_node(word));
+}
+
 static int
 step_add(struct scree__context *ctx, scree_batch *b, struct step step, scree_slice payload)
 {
@@ -239,6 +261,7 @@ step_add(struct scree__context *ctx, scree_batch *b, struct step step, scree_sli
 
     if (rc == 0 && step.chosen && scree__radix_make(&b->cache->radix, step.id).leaf == NULL)
         rc = scree__fail(SCREE_E_NO_MEMORY, "no memory for the page table");
+    slot_fetch(scree__radix_find(&b->cache->radix, step.id)); /* the commit wants it soon */
     if (rc == 0 && step.kind != CHECK_ONLY) {
         scree__memory_admit(ctx); /* may consolidate, with the same buffers: before the record */
         rc = step_prepare(ctx, &step, payload, &r);
@@ -358,11 +381,17 @@ static int
 page_check_steps(const scree_batch *b, const struct page *p, scree_page_id *conflict_out)
 {
     uint8_t first = b->step[b->order[p->first].step].kind;
+    uint8_t before = CHECK_ONLY;
     uint32_t fragments = 0;
 
     for (uint32_t i = 0; i < p->n; i++) {
         uint8_t kind = b->step[b->order[p->first + i].step].kind;
 
+        if (before == SCREE__RECORD_FREE && (kind != SCREE__RECORD_ALLOCATE || p->chosen))
+            return scree__fail(SCREE_E_INVALID,
+                               "scree_batch_commit: a step on page %llu comes after its free",
+                               (unsigned long long)p->id);
+        before = kind;
         fragments += kind == SCREE__RECORD_DELTA;
         if (kind == SCREE__RECORD_ALLOCATE && i > 0 && first != SCREE__RECORD_ALLOCATE)
             return scree__fail(
@@ -380,10 +409,6 @@ page_check_steps(const scree_batch *b, const struct page *p, scree_page_id *conf
                                "happened, retry",
                                (unsigned long long)p->id);
         }
-        if (kind == SCREE__RECORD_FREE && i + 1 < p->n)
-            return scree__fail(SCREE_E_INVALID,
-                               "scree_batch_commit: a step on page %llu comes after its free",
-                               (unsigned long long)p->id);
     }
     if (fragments > FRAGMENTS_MAX)
         return scree__fail(SCREE_E_TOO_BIG,
@@ -447,6 +472,7 @@ pages_make(scree_batch *b, scree_page_id *conflict_out)
             *p = (struct page){
                 .id = s->id, .first = i, .ref = scree__radix_find(&b->cache->radix, s->id)};
             b->pages++;
+            head_fetch(p->ref);
         }
         p->n++;
         p->allocated |= s->kind == SCREE__RECORD_ALLOCATE;

@@ -2,7 +2,8 @@
  * cache.c - open and close a directory: what is made in which order, and unmade in which.
  *
  * OPEN    options -> directory, lock -> manifest (made if the directory is new) -> log object ->
- *         recovery -> reclaimer, evictor -> root page -> snapshot thread -> janitor, collector.
+ *         recovery -> the manifest anew, if no close came to its end -> reclaimer, evictor -> root page ->
+ *         snapshot thread -> janitor, collector.
  * CLOSE   no guard open -> evictor, janitor, collector, snapshot thread stop -> the log is flushed and its room
  *         ahead given back -> last snapshot -> what is dead goes -> reclaimer stops -> open mark removed ->
  *         memory.
@@ -138,7 +139,8 @@ directory_init(scree_cache *cache)
 
     if (rc == 0 && segments)
         return scree__fail(SCREE_E_CORRUPT,
-                           "%s has log segments but no manifest; it was deleted, restore it",
+                           "%s has log segments but no manifest: it was deleted; restore it, or "
+                           "salvage what there is",
                            cache->dir);
     if (rc != 0)
         return scree__fail(rc, "cannot list %s: %s", cache->dir, scree_strerror(rc));
@@ -160,13 +162,14 @@ directory_init(scree_cache *cache)
 }
 
 static int
-manifest_open(scree_cache *cache)
+manifest_open(scree_cache *cache, bool *made_out)
 {
     struct scree__manifest *m = &cache->manifest;
     uint32_t skipped = 0;
     int rc = scree__manifest_load(cache->env, cache->dir, m, &skipped);
 
-    if (rc == -ENOENT)
+    *made_out = rc == -ENOENT;
+    if (*made_out)
         rc = directory_init(cache);
     else if (rc == 0 && (cache->options.flags & SCREE_EXCLUSIVE) != 0)
         rc = scree__fail(-EEXIST, "%s exists already", cache->dir);
@@ -212,7 +215,7 @@ directory_check_whole(scree_cache *cache)
 }
 
 static int
-directory_open(scree_cache *cache)
+directory_open(scree_cache *cache, bool *made_out)
 {
     const scree_env *env = cache->env;
     int rc = 0;
@@ -228,7 +231,7 @@ directory_open(scree_cache *cache)
         rc = directory_check_whole(cache);
     if (rc == 0 && (!cache->read_only || READ_ONLY_TIDIES))
         scree__spare_adopt(cache);
-    return rc == 0 ? manifest_open(cache) : rc;
+    return rc == 0 ? manifest_open(cache, made_out) : rc;
 }
 
 /* ---- open ------------------------------------------------------------------------------------ */
@@ -253,6 +256,32 @@ log_open(scree_cache *cache)
 
     memcpy(o.uuid, cache->manifest.uuid, sizeof o.uuid);
     return scree__log_create(&o, &cache->log);
+}
+
+/* Where no close came to its end, the name of the manifest may be one whose sync had failed, and which a power
+   cut would still take back, though later syncs succeed. Nothing is deleted that an older manifest needs
+   before the newest has a name that is durable. */
+static int
+manifest_renew(scree_cache *cache)
+{
+    struct scree__manifest m = cache->manifest;
+    struct scree__log_found found;
+    int rc;
+
+    scree__log_found(cache->log, &found);
+#ifdef SCREE_BUG_MANIFEST_TRUSTED /* seeded: what is found is durable; fault_io must fail */
+    return 0;
+#endif
+    if (found.segments > 0 && cache->recovery.clean)
+        return 0;
+    m.number++;
+    rc = scree__manifest_store(cache->env, cache->dir, &m);
+    if (rc == 0)
+        cache->manifest = m;
+    if (scree__code_told(rc) != SCREE_E_NO_SPACE)
+        return rc;
+    scree__fail_clear(); /* a full disk can be opened: the next manifest will do */
+    return 0;
 }
 
 static int
@@ -365,6 +394,7 @@ scree_open(const char *dir, const scree_options *options, scree_cache **cache_ou
 {
     scree_cache *cache = NULL;
     scree_options o;
+    bool made = false;
     int rc = scree__options_normalize(options, &o);
 
     if (cache_out != NULL)
@@ -380,11 +410,13 @@ scree_open(const char *dir, const scree_options *options, scree_cache **cache_ou
         return rc;
     rc = cache_new(dir, &o, &cache);
     if (rc == 0)
-        rc = directory_open(cache);
+        rc = directory_open(cache, &made);
     if (rc == 0)
         rc = log_open(cache);
     if (rc == 0)
         rc = scree__recover(cache);
+    if (rc == 0 && !made && !cache->read_only)
+        rc = manifest_renew(cache);
     if (rc == 0) {
         scree__context_publish_cache(cache);
         rc = threads_start(cache);
@@ -410,21 +442,27 @@ static int
 close_directory(scree_cache *cache)
 {
     uint64_t lsn;
-    int rc;
+    int rc, stopped;
 
     if (cache->read_only || (scree__log_health(cache->log) == 0 && !scree__log_dirty(cache->log)))
         return 0;
     rc = scree__check_health(cache);
     if (rc == 0)
         rc = scree__log_stop(cache->log);
+    stopped = rc;
     scree__generator_close(cache);
     scree__spare_drop(cache); /* on a full disk all the room there is is for the snapshot */
     if (rc == 0)
         rc = scree__checkpoint(cache, &lsn);
-    if (rc != 0 && scree__log_health(cache->log) == 0) {
+    /* No room for a seal, or for the snapshot: once more with what can be given back. What else stopped the log
+       from ending is not tried again: a sync that failed would seem to be done the second time. */
+    if (rc != 0 && (stopped == 0 || stopped == SCREE_E_NO_SPACE) &&
+        scree__log_health(cache->log) == 0) {
         if (scree__checkpoint_drop_older(cache) == 0)
             scree__space_collect(cache, true);
-        rc = scree__checkpoint(cache, &lsn);
+        rc = stopped == 0 ? 0 : scree__log_stop(cache->log);
+        if (rc == 0)
+            rc = scree__checkpoint(cache, &lsn);
     }
     if (rc == 0)
         scree__space_collect(cache, true);

@@ -9,6 +9,75 @@
 
 #include <string.h>
 
+/*
+ * Nodes of a page were written at different times and lie apart: one chain by itself is one cache miss after
+ * the other. Walked in step, the misses of several overlap.
+ */
+static void
+chains_prefetch(const struct scree__node **at, unsigned n, uint64_t since, bool payloads)
+{
+    while (n > 0) {
+        unsigned kept = 0;
+
+        for (unsigned i = 0; i < n; i++) {
+            const struct scree__node *next = at[i]->next;
+
+            if (next == NULL || at[i]->lsn < since)
+                continue;
+            __builtin_prefetch(next);
+            if (payloads)
+                __builtin_prefetch((const char *)next + SCREE_CACHE_LINE);
+            at[kept++] = next;
+        }
+        n = kept;
+    }
+}
+
+/* The slot's chain among those to be fetched, if it has one. */
+static unsigned
+chain_begin(struct scree__radix_ref ref, const struct scree__node **at, unsigned n)
+{
+    uint64_t word;
+
+    /* Relaxed: most slots of a sparse table have none. */
+    if (slot_tag(atomic_load_explicit(scree__radix_word(ref), memory_order_relaxed)) != SLOT_NODE)
+        return n;
+    word = atomic_load_explicit(scree__radix_word(ref), memory_order_acquire); /* the nodes */
+    if (slot_tag(word) != SLOT_NODE)
+        return n;
+    at[n] = slot_node(word);
+    __builtin_prefetch(at[n]);
+    return n + 1;
+}
+
+void
+scree__pages_prefetch(struct scree__context *ctx, const scree_page_id *id, unsigned n)
+{
+    const struct scree__node *at[CHAINS_IN_STEP];
+    unsigned chains = 0;
+
+    SCREE_ASSERT(n <= CHAINS_IN_STEP);
+    for (unsigned i = 0; i < n; i++) {
+        struct scree__radix_ref ref = scree__radix_find(&ctx->cache->radix, id[i]);
+
+        if (ref.leaf != NULL)
+            chains = chain_begin(ref, at, chains);
+    }
+    chains_prefetch(at, chains, 0, true);
+}
+
+void
+scree__slots_prefetch(struct scree__radix_ref from, uint64_t since)
+{
+    const struct scree__node *at[CHAINS_IN_STEP];
+    uint32_t end = from.index + CHAINS_IN_STEP;
+    unsigned chains = 0;
+
+    for (; from.index < end && from.index < SCREE__RADIX_FANOUT; from.index++)
+        chains = chain_begin(from, at, chains);
+    chains_prefetch(at, chains, since, false);
+}
+
 bool
 scree__slot_version(struct scree__radix_ref ref, uint64_t word, uint64_t *version_out,
                     uint32_t *len_out)
@@ -187,30 +256,33 @@ scree__chain_merged_node(struct scree__context *ctx, const struct scree__chain *
     return node;
 }
 
-/* Charge a run of positions dead, as few calls as the log's neighbourhood allows. */
 static void
-node_charge_dead(struct scree__log *log, struct scree__node *n, uint64_t lsn)
+node_charge_dead(struct scree__log *log, struct scree__log_charge *c, struct scree__node *n,
+                 uint64_t lsn)
 {
     const struct scree__position *p;
 
     if (n->positions <= 1) {
-        scree__log_charge_dead(log, n->lsn, n->disk_len, lsn);
+        scree__log_charge_more(log, c, n->lsn, n->disk_len, lsn);
         return;
     }
     p = scree__node_positions(n);
     for (uint32_t i = 0; i < n->positions; i++)
-        scree__log_charge_dead(log, p[i].lsn, p[i].disk_len, lsn);
+        scree__log_charge_more(log, c, p[i].lsn, p[i].disk_len, lsn);
 }
 
 void
 scree__slot_charge_dead(struct scree__log *log, uint64_t word, uint32_t evicted_len, uint64_t lsn)
 {
+    struct scree__log_charge c = {0};
+
     if (slot_tag(word) == SLOT_EVICTED)
         scree__log_charge_dead(log, slot_evicted_lsn(word), evicted_len, lsn);
     if (slot_tag(word) != SLOT_NODE)
         return;
     for (struct scree__node *n = slot_node(word); n != NULL; n = n->next)
-        node_charge_dead(log, n, lsn);
+        node_charge_dead(log, &c, n, lsn);
+    scree__log_charge_end(&c);
 }
 
 void

@@ -163,8 +163,11 @@ sweep(struct clean *c)
         struct scree__radix_ref ref = {.leaf = leaf};
 
         scree__rcu_enter();
-        for (; rc == 0 && ref.index < SCREE__RADIX_FANOUT; ref.index++)
+        for (; rc == 0 && ref.index < SCREE__RADIX_FANOUT; ref.index++) {
+            if (ref.index % CHAINS_IN_STEP == 0)
+                scree__slots_prefetch(ref, 0);
             rc = sweep_slot(c, ref);
+        }
         scree__rcu_leave();
     }
     return rc;

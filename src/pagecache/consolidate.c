@@ -97,7 +97,9 @@ consolidate_install(struct scree__context *ctx, struct scree__radix_ref ref,
 
     *installed_out = false;
     if (slot_tag(word) == SLOT_FREE || slot_tag(word) == SLOT_BATCH || /* it moves */
-        scree__slot_lsn(word) != node->lsn ||                          /* I2 */
+#ifndef SCREE_BUG_CONSOLIDATE_STALE /* seeded: without what came meanwhile; sched_pairs must fail */
+        scree__slot_lsn(word) != node->lsn || /* I2 */
+#endif
         !scree__slot_version(ref, word, &version, &evicted_len))
         return 0;
     if (!scree__retire_ready(ctx))
@@ -193,44 +195,6 @@ scree__page_move(struct scree__context *ctx, scree_page_id id)
     return consolidate(ctx, id, 1, SCREE__LOG_CLEAN);
 }
 
-/*
- * Walk the noted pages' chains in step, so that their cache misses overlap: nodes of a page were written at
- * different times and lie apart, and one chain by itself is one miss after the other.
- */
-static void
-chains_prefetch(struct scree__context *ctx)
-{
-    const struct scree__node *at[CONSOLIDATE_LIST];
-    unsigned live = 0;
-
-    for (uint32_t i = 0; i < CONSOLIDATE_LIST; i++) {
-        struct scree__radix_ref ref = scree__radix_find(&ctx->cache->radix, ctx->consolidate[i]);
-        /* Acquire: the nodes. */
-        uint64_t word = ref.leaf == NULL
-                            ? 0
-                            : atomic_load_explicit(scree__radix_word(ref), memory_order_acquire);
-
-        if (slot_tag(word) != SLOT_NODE)
-            continue;
-        at[live] = slot_node(word);
-        __builtin_prefetch(at[live++]);
-    }
-    while (live > 0) {
-        unsigned kept = 0;
-
-        for (unsigned i = 0; i < live; i++) {
-            const struct scree__node *next = at[i]->next;
-
-            if (next == NULL)
-                continue;
-            __builtin_prefetch(next);
-            __builtin_prefetch((const char *)next + SCREE_CACHE_LINE);
-            at[kept++] = next;
-        }
-        live = kept;
-    }
-}
-
 void
 scree__consolidate_note(struct scree__context *ctx, scree_page_id id, uint64_t depth)
 {
@@ -250,7 +214,7 @@ scree__consolidate_note(struct scree__context *ctx, scree_page_id id, uint64_t d
     if (ctx->consolidate_n < CONSOLIDATE_LIST)
         return;
     scree__rcu_enter();
-    chains_prefetch(ctx);
+    scree__pages_prefetch(ctx, ctx->consolidate, CONSOLIDATE_LIST);
     scree__rcu_leave();
     for (uint32_t i = 0; i < CONSOLIDATE_LIST; i++)
         (void)scree__consolidate(ctx, ctx->consolidate[i]);

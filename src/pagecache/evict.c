@@ -145,8 +145,10 @@ evict_page(struct scree__context *ctx, struct scree__radix_ref ref, uint64_t *by
     uint64_t begin;
 
     *bytes_out = 0;
+#ifndef SCREE_BUG_EVICT_NO_CLAIM /* seeded: two write the side word; sched_pairs must fail */
     if (mark & SLOT_CLAIM)
         return PAGE_STAYED;
+#endif
     begin = scree__phase_begin(ctx);
     scree__rcu_enter();
     outcome = evict_claimed(ctx, ref, bytes_out);

@@ -58,6 +58,7 @@ after_parent(void)
 static void
 after_child(void)
 {
+    scree__names_forked();
 #ifndef SCREE_BUG_FORK_UNSEEN /* seeded: test_fork must fail */
     if (scree__registry_disown() && !prepared)
         orphan = true;

@@ -47,7 +47,7 @@
 #define CLASS_MAX_BYTES 4096u
 #define CLASS_COUNT (CLASS_FINE_COUNT + 16u)
 #define PREFETCH_AHEAD 4u
-#define HOARD_BYTES_MAX ((uint64_t)4 << 20)
+#define HOARD_BYTES_MAX ((uint64_t)8 << 20)
 #define HOARD_SHARE 64u /* of cache_bytes */
 #define HAND_OVER_BYTES ((uint64_t)256 << 10)
 
@@ -69,15 +69,14 @@ class_of(size_t bytes)
     return CLASS_FINE_COUNT + (shift - 8) * 4 + (unsigned)above - 1;
 }
 
-static size_t
+static inline size_t
 class_bytes(unsigned class)
 {
-    if (class < CLASS_FINE_COUNT)
-        return CLASS_FINE_MIN + class * CLASS_FINE_STEP;
-    unsigned i = class - CLASS_FINE_COUNT;
-    size_t base = (size_t)256 << (i / 4);
+    static const uint16_t bytes[CLASS_COUNT] = {
+        48,  64,  80,  96,  112, 128, 144,  160,  176,  192,  208,  224,  240,  256,  320,
+        384, 448, 512, 640, 768, 896, 1024, 1280, 1536, 1792, 2048, 2560, 3072, 3584, 4096};
 
-    return base + base / 4 * (i % 4 + 1);
+    return bytes[class];
 }
 
 /* I3 */
@@ -174,6 +173,30 @@ entry_release(struct scree__context *owner, uintptr_t entry)
     } while (node != NULL);
 }
 
+/* Sort the entries of a batch into the free lists. */
+static void
+returned_sort(struct scree__context *ctx, const struct scree__retired *b)
+{
+    uint64_t listed = atomic_load_explicit(&ctx->listed_bytes, memory_order_relaxed); /* E5 */
+    uint64_t most = hoard_max(ctx->cache) / 2;
+
+    for (uint32_t i = 0; i < b->n; i++) {
+        unsigned class = (unsigned)(b->node[i] >> SLOT_DEPTH_SHIFT);
+        uintptr_t *list = class < CLASS_COUNT ? ctx->free_node[class] : NULL;
+
+        if (list != NULL && ctx->free_n[class] < NODE_LIST_CAP &&
+            (b->node[i] & RETIRED_CHAIN) == 0 && listed + class_bytes(class) <= most) {
+            listed += class_bytes(class);
+            list[ctx->free_n[class]++] = b->node[i] & SLOT_ADDRESS_MASK;
+            continue;
+        }
+        atomic_store_explicit(&ctx->listed_bytes, listed, memory_order_relaxed); /* E5 */
+        entry_release(ctx, b->node[i]);
+        listed = atomic_load_explicit(&ctx->listed_bytes, memory_order_relaxed);
+    }
+    atomic_store_explicit(&ctx->listed_bytes, listed, memory_order_relaxed);
+}
+
 /* Sort one batch that has come home into the free lists. False: none has. */
 static bool
 returned_take(struct scree__context *ctx)
@@ -186,8 +209,7 @@ returned_take(struct scree__context *ctx)
     if (b == NULL)
         return false;
     ctx->home = b->next;
-    for (uint32_t i = 0; i < b->n; i++)
-        entry_release(ctx, b->node[i]);
+    returned_sort(ctx, b);
     /* Relaxed: a bound on hoarding, no order needed. */
     atomic_fetch_sub_explicit(&ctx->returned_bytes, b->bytes, memory_order_relaxed);
     if (ctx->spare == NULL) {
@@ -366,6 +388,23 @@ scree__retire_ready_for(struct scree__context *ctx, size_t n)
     return true;
 }
 
+static uintptr_t
+retired_entry(const struct scree__node *node)
+{
+    return (uintptr_t)node | (uintptr_t)node->size_class << SLOT_DEPTH_SHIFT;
+}
+
+/* E5, I2: so much more is in `retired`, and no longer resident. */
+static void
+retired_count(struct scree__context *ctx, uint64_t bytes)
+{
+    struct scree__retired *b = ctx->retired;
+
+    b->bytes += bytes;
+    atomic_store_explicit(&ctx->open_bytes, b->bytes, memory_order_relaxed); /* E5 */
+    scree__charge(ctx, -(int64_t)bytes);
+}
+
 /* The next entry: the node, and those behind it if the flag says so. */
 static void
 retired_put(struct scree__context *ctx, struct scree__node *node, uintptr_t flag)
@@ -376,10 +415,27 @@ retired_put(struct scree__context *ctx, struct scree__node *node, uintptr_t flag
     SCREE_ASSERT(b != NULL && b->n < RETIRE_BATCH); /* I4 */
     for (const struct scree__node *n = node->next; flag != 0 && n != NULL; n = n->next)
         bytes += n->charge;
-    scree__charge(ctx, -(int64_t)bytes);
-    b->node[b->n++] = (uintptr_t)node | (uintptr_t)node->size_class << SLOT_DEPTH_SHIFT | flag;
-    b->bytes += bytes;
-    atomic_store_explicit(&ctx->open_bytes, b->bytes, memory_order_relaxed); /* E5 */
+    b->node[b->n++] = retired_entry(node) | flag;
+    retired_count(ctx, bytes);
+}
+
+/* As many of the chain as there are entries for, but the last one. Returns the rest. */
+static struct scree__node *
+retired_put_some(struct scree__context *ctx, struct scree__node *head)
+{
+    struct scree__retired *b = ctx->retired;
+    uint64_t bytes = 0;
+    uint32_t n;
+
+    SCREE_ASSERT(b != NULL && b->n < RETIRE_BATCH); /* I4 */
+    n = b->n;
+    for (; head != NULL && n < RETIRE_BATCH - 1; head = head->next) {
+        b->node[n++] = retired_entry(head);
+        bytes += head->charge;
+    }
+    b->n = n;
+    retired_count(ctx, bytes);
+    return head;
 }
 
 /* I3 */
@@ -403,19 +459,19 @@ scree__chain_retire(struct scree__context *ctx, struct scree__node *head)
     if (!retired_open(ctx))
         return; /* lost */
 #endif
-    for (; head != NULL; head = next) {
+    while ((head = retired_put_some(ctx, head)) != NULL) {
         next = head->next;
-        if (next != NULL && ctx->retired->n == RETIRE_BATCH - 1 && !spare_ready(ctx)) {
+        if (next != NULL && !spare_ready(ctx)) {
             retired_put(ctx, head, RETIRED_CHAIN); /* I4 */
             next = NULL;
         } else {
             retired_put(ctx, head, 0);
         }
-        if (ctx->retired->n == RETIRE_BATCH) {
-            scree__retired_hand_over(ctx);
-            if (next != NULL)
-                (void)retired_open(ctx); /* the spare one */
-        }
+        scree__retired_hand_over(ctx);
+        if (next == NULL)
+            return;
+        (void)retired_open(ctx); /* the spare one */
+        head = next;
     }
     scree__retired_bound(ctx);
 }

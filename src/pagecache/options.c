@@ -52,16 +52,14 @@ sizes_check(const scree_options *o)
     if (o->log_buffer_bytes < 64 * KIB)
         return invalid("log_buffer_bytes", o->log_buffer_bytes, "the smallest that works is",
                        64 * KIB);
-    if (o->log_buffer_bytes > (uint64_t)1 << 34)
+    if (o->log_buffer_bytes > (uint64_t)1 << 32)
         return invalid("log_buffer_bytes", o->log_buffer_bytes, "the largest is",
-                       (uint64_t)1 << 34);
+                       (uint64_t)1 << 32);
     if (o->page_bytes_max == 0)
         return invalid("page_bytes_max", o->page_bytes_max, "the smallest is", 1);
     if (o->page_bytes_max > o->log_buffer_bytes / 4)
         return invalid("page_bytes_max", o->page_bytes_max,
                        "it must fit a quarter of log_buffer_bytes:", o->log_buffer_bytes / 4);
-    if (o->page_bytes_max > (uint64_t)1 << 30)
-        return invalid("page_bytes_max", o->page_bytes_max, "the largest is", (uint64_t)1 << 30);
     return 0;
 }
 

@@ -530,6 +530,11 @@ scree__slot_load(struct scree__context *ctx, struct scree__radix_ref ref, uint64
 }
 
 /* chain.c */
+#define CHAINS_IN_STEP 16u
+/* Bring so many pages' fragments, CHAINS_IN_STEP at most, into the processor's cache. In a read section. */
+void scree__pages_prefetch(struct scree__context *ctx, const scree_page_id *id, unsigned n);
+/* Heads of nodes only, of the CHAINS_IN_STEP slots from this one on, down to the first one below `since`. */
+void scree__slots_prefetch(struct scree__radix_ref from, uint64_t since);
 /* What the slot stands for. Positions always; base and fragments if it is all in memory. The chain can be
    retired then (scree__retire_ready). */
 int scree__chain_collect(struct scree__context *ctx, struct scree__radix_ref ref, uint64_t word,
@@ -601,6 +606,13 @@ int scree__record_write(struct scree__context *ctx, struct scree__record *r);
 int scree__record_raw_len(const struct scree__record *r, uint32_t *len_out);
 /* Those bytes, len of them. CORRUPT. */
 int scree__record_unpack(const struct scree__record *r, void *raw, uint32_t len);
+/* The version is where the record ends, or its batch; of a CONSOLIDATED where an older one ended. */
+static inline bool
+scree__record_version_possible(const struct scree__record *r)
+{
+    return r->version != 0 && r->version % 8 == 0 &&
+           (r->version <= r->lsn + r->disk_len || (r->flags & SCREE__RECORD_IN_BATCH) != 0);
+}
 
 /* evict.c */
 #define SWEEP_CONSOLIDATE_MAX 256u

@@ -252,6 +252,9 @@ page_install(struct scree__context *ctx, struct scree__radix_ref ref, uint64_t w
 #ifdef SCREE_BUG_NO_PROBATION /* seeded: bench_eviction must notice */
     scree__radix_mark_set(ref, SLOT_REFERENCED);
 #endif
+#ifdef SCREE_BUG_PAGEIN_MOVED /* seeded: over whatever is there by now; sched_pairs must fail */
+    seen = atomic_load_explicit(scree__radix_word(ref), memory_order_acquire);
+#endif
     SCREE_YIELD_POINT();
     if (!atomic_compare_exchange_strong_explicit(
             scree__radix_word(ref), &seen, slot_from_node(head, slot_depth(word)),

@@ -31,6 +31,9 @@
 /* Hot calls keep the rare way out of line, or it would cost them registers to save. */
 #define RARE __attribute__((noinline, cold))
 
+/* The cache of which this thread has a guard only as far as it knows: there was no memory for it. */
+static _Thread_local const scree_cache *guard_missed;
+
 static inline bool
 context_is_last(const scree_cache *cache)
 {
@@ -55,8 +58,10 @@ guard_close(struct scree__context *ctx)
     uint64_t depth = guard & GUARD_DEPTH_MASK;
     uint64_t left = depth == 1 ? guard + GUARD_ENDED : guard - 1;
 
-    if (depth == 0)
+    if (depth == 0) {
+        guard_missed = NULL;
         return;
+    }
     scree__rcu_leave();
     /* Release: what this guard read stays before a close that sees it left. */
     atomic_store_explicit(&ctx->guard, left, memory_order_release);
@@ -72,6 +77,20 @@ guard_slow(scree_cache *cache, bool open)
         guard_open(ctx);
     else if (ctx != NULL)
         guard_close(ctx);
+    else
+        guard_missed = open ? cache : NULL;
+}
+
+static RARE int
+not_guarded(const scree_cache *cache, const char *call)
+{
+    if (cache == guard_missed)
+        return scree__fail(SCREE_E_NO_MEMORY,
+                           "%s: there was no memory for the read guard; leave it and enter again",
+                           call);
+    return scree__fail(SCREE_E_INVALID,
+                       "%s: no read guard is open in this thread; call scree_read_enter first",
+                       call);
 }
 
 void
@@ -135,6 +154,16 @@ merge_and_install(struct scree__context *ctx, scree_page_id id, struct scree__ra
         scree__chain_retire(ctx, slot_node(word));
         return 0;
     }
+#ifdef SCREE_BUG_MERGED_OVER
+    /* Seeded: a fragment that came meanwhile is overwritten. stress_order must fail. */
+    if (slot_tag(seen) == SLOT_NODE && slot_node(seen)->next == slot_node(word) &&
+        atomic_compare_exchange_strong_explicit(scree__radix_word(ref), &seen,
+                                                slot_from_node(*node_out, slot_depth(seen)),
+                                                memory_order_release, memory_order_relaxed)) {
+        scree__chain_retire(ctx, slot_node(word));
+        return 0;
+    }
+#endif
     if (keep_private) {
         scree__chain_retire(ctx, *node_out); /* lives until the guard is left */
         return 0;
@@ -228,8 +257,7 @@ page_get_slow(scree_cache *cache, scree_page_id id, scree_slice *page_out,
     if (rc == 0 && id == 0)
         rc = scree__fail(SCREE_E_INVALID, "scree_page_get: 0 is never a page");
     if (rc == 0 && !scree__context_guarded(ctx))
-        rc = scree__fail(SCREE_E_INVALID, "scree_page_get: no read guard is open in this thread; "
-                                          "call scree_read_enter first");
+        rc = not_guarded(cache, "scree_page_get");
     if (rc == 0)
         rc = page_node(ctx, id, &node, &version);
     if (page_out != NULL)
@@ -343,8 +371,7 @@ scree_page_fragments(scree_cache *cache, scree_page_id id, scree_slice *base_out
         return scree__fail(SCREE_E_INVALID, "scree_page_fragments: %s",
                            id == 0 ? "0 is never a page" : "frags is NULL but cap is not 0");
     if (!scree__context_guarded(ctx))
-        return scree__fail(SCREE_E_INVALID, "scree_page_fragments: no read guard is open in this "
-                                            "thread; call scree_read_enter first");
+        return not_guarded(cache, "scree_page_fragments");
     rc = page_chain(ctx, id);
     if (rc != 0)
         return rc;

@@ -38,6 +38,7 @@
 #include "pagecache/pagecache_private.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #define LOAD_THREADS 2
@@ -166,7 +167,7 @@ load_entry(void *arg, const struct scree__snapshot_entry *e)
     if (ref.leaf == NULL)
         return scree__fail(SCREE_E_NO_MEMORY, "no memory for the page table");
     if (e->n > POSITIONS_MAX || e->version % 8 != 0)
-        return scree__fail(SCREE_E_CORRUPT, "page %llu: %u records, version %llu in the snapshot",
+        return scree__fail(SCREE_E_CORRUPT, "page %llu has %u records, version %llu",
                            (unsigned long long)e->id, e->n, (unsigned long long)e->version);
     if (e->added)
         return load_added(cache, ref, e);
@@ -201,6 +202,17 @@ progress(scree_cache *cache, const char *what, uint64_t done, uint64_t total)
                        cache->dir);
 }
 
+/* A file of the only generation is not there: damage. -ENOENT would mean that there is no directory. */
+static int
+file_missing(void)
+{
+    char detail[512];
+
+    (void)snprintf(detail, sizeof detail, "%s", scree_error_detail());
+    return scree__fail(SCREE_E_CORRUPT,
+                       "%s, though the manifest names it; salvage gets the rest out", detail);
+}
+
 /* *pages_out: in the table. */
 static int
 load_newest(scree_cache *cache, struct scree__snapshot_loaded *loaded, int64_t *pages_out)
@@ -228,6 +240,8 @@ load_newest(scree_cache *cache, struct scree__snapshot_loaded *loaded, int64_t *
             return progress(cache, "load", bytes, bytes);
         }
         table_reset(cache);
+        if (m->generations == 1 && rc == -ENOENT)
+            return file_missing();
         if (m->generations == 1 || (rc != SCREE_E_CORRUPT && rc != -ENOENT))
             return rc;
         scree__event(cache, SCREE_EVENT_SNAPSHOT_FALLBACK, rc, g->replay_lsn, bytes,
@@ -316,8 +330,7 @@ replay_apply(struct replay *replay, struct share *share, struct scree__radix_ref
 
     if (live == (r->kind == SCREE__RECORD_ALLOCATE))
         return unknown_page(r);
-    if (r->version == 0 || r->version % 8 != 0 ||
-        (r->version > r->lsn + r->disk_len && (r->flags & SCREE__RECORD_IN_BATCH) == 0))
+    if (!scree__record_version_possible(r))
         return scree__fail(SCREE_E_CORRUPT, "the record at lsn %llu carries version %llu",
                            (unsigned long long)r->lsn, (unsigned long long)r->version);
     if (r->kind != SCREE__RECORD_DELTA)
@@ -376,14 +389,30 @@ window_fetch(const struct window *w)
     }
 }
 
+/* What is wrong was told; where it is comes in front. */
+static int
+record_refused(scree_cache *cache, const struct scree__record *r)
+{
+    char why[256], name[64];
+    uint64_t offset;
+
+    (void)snprintf(why, sizeof why, "%s", scree_error_detail());
+    scree__log_locate(cache->log, r->lsn, name, sizeof name, &offset);
+    return scree__fail(SCREE_E_CORRUPT, "%s/%s, offset %llu: %s; salvage gets the rest out",
+                       cache->dir, name, (unsigned long long)offset, why);
+}
+
 static int
 window_apply(struct replay *replay, struct share *share, struct window *w)
 {
     int rc = 0;
 
     window_fetch(w);
-    for (uint32_t i = 0; rc == 0 && i < w->n; i++)
+    for (uint32_t i = 0; rc == 0 && i < w->n; i++) {
         rc = replay_record(replay, share, w->ref[i], w->record[i]);
+        if (rc == SCREE_E_CORRUPT)
+            rc = record_refused(replay->cache, w->record[i]);
+    }
     w->n = 0;
     return rc;
 }

@@ -16,6 +16,7 @@
 #include "pagecache/survey.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 struct salvage {
@@ -164,7 +165,8 @@ state_move(struct salvage *sv)
 static int
 salvage_run(struct salvage *sv, const char *dst)
 {
-    int rc = dst_check(sv, dst), closed;
+    char why[512];
+    int rc = dst_check(sv, dst);
 
     if (rc == 0)
         rc = scree__survey_run(&sv->survey);
@@ -175,8 +177,11 @@ salvage_run(struct salvage *sv, const char *dst)
     rc = scree__survey_pages(&sv->survey, page_visit, sv);
     if (rc == 0)
         rc = state_move(sv);
-    closed = scree_close(sv->to);
-    return rc != 0 ? rc : closed;
+    if (rc == 0)
+        return scree_close(sv->to);
+    (void)snprintf(why, sizeof why, "%s", scree_error_detail()); /* the close has one of its own */
+    (void)scree_close(sv->to);
+    return scree__fail(rc, "%s", why);
 }
 
 int

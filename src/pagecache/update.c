@@ -161,8 +161,10 @@ update_install(struct scree__context *ctx, struct update *u, struct scree__radix
         rc = update_check(ctx, u, ref, *word, evicted_len);
         if (rc != 0)
             return rc;
+#ifndef SCREE_BUG_RETRY_UNORDERED /* seeded: log and memory differ; sched_pairs must fail */
         if (scree__slot_lsn(*word) >= u->record.lsn)
             return AGAIN; /* I1 */
+#endif
         if (slot_tag(*word) == SLOT_EVICTED)
             return AGAIN; /* rare: its side word is read anew */
     }
@@ -218,15 +220,33 @@ update_admit(struct scree__context *ctx, const struct update *u)
                             !scree__rcu_inside());
 }
 
+static bool
+too_deep(struct scree__radix_ref ref)
+{
+    return slot_depth(scree__slot_glance(ref)) >= CHAIN_DEPTH_MAX;
+}
+
 int
 scree__depth_bound(struct scree__context *ctx, scree_page_id id, struct scree__radix_ref ref)
 {
     int rc = 0;
 
     /* Nobody appends beyond it, so the first one to get through ends it for all. */
-    while (rc == 0 && slot_depth(scree__slot_glance(ref)) >= CHAIN_DEPTH_MAX)
+    while (rc == 0 && too_deep(ref))
         rc = scree__consolidate(ctx, id);
     return rc;
+}
+
+/* Too deep for one more: shorter first. That uses the same buffers, so the record is prepared anew. */
+static __attribute__((noinline, cold)) int
+update_shorten(struct scree__context *ctx, struct update *u, struct scree__radix_ref ref)
+{
+    int rc;
+
+    scree__node_discard(ctx, u->node);
+    u->node = NULL;
+    rc = scree__depth_bound(ctx, u->id, ref);
+    return rc == 0 ? update_prepare(ctx, u) : rc;
 }
 
 static int
@@ -237,12 +257,14 @@ update_run(struct scree__context *ctx, struct update *u)
 
     if (ref.leaf == NULL)
         return scree__fail(SCREE_E_NOT_FOUND, "page %llu is not live", (unsigned long long)u->id);
-    /* Both may consolidate other pages, with the same buffers: before our record is prepared. */
+    /* A slot that was not used lately is as far as memory is; the record can be made meanwhile. */
+    scree__radix_word_prefetch(ref);
+    /* It may consolidate other pages, with the same buffers: before our record is prepared. */
     if (u->kind != SCREE__RECORD_FREE)
         scree__memory_admit(ctx);
-    rc = u->kind == SCREE__RECORD_DELTA ? scree__depth_bound(ctx, u->id, ref) : 0;
-    if (rc == 0)
-        rc = update_prepare(ctx, u);
+    rc = update_prepare(ctx, u);
+    if (rc == 0 && u->kind == SCREE__RECORD_DELTA && too_deep(ref))
+        rc = update_shorten(ctx, u, ref);
     if (rc != 0)
         return rc;
     do {
@@ -332,6 +354,9 @@ scree_page_append(scree_cache *cache, scree_page_id id, scree_slice fragment,
     struct update u = {.id = id, .kind = SCREE__RECORD_DELTA, .blind = true, .payload = fragment};
     int rc = update(cache, &u, COUNT_APPENDS);
 
+#ifdef SCREE_BUG_APPEND_UNDONE
+    rc = rc == SCREE_E_NO_MEMORY ? 0 : rc; /* seeded: nobody hears of it; fault_alloc must fail */
+#endif
     if (version_out != NULL)
         *version_out = u.current;
     return rc;

@@ -75,6 +75,13 @@ scree__radix_side(struct scree__radix_ref r)
     return &r.leaf->side[r.index];
 }
 
+/* The word will be wanted. */
+static inline void
+scree__radix_word_prefetch(struct scree__radix_ref r)
+{
+    __builtin_prefetch(&r.leaf->word[r.index]);
+}
+
 /* The side word and the mark will be wanted, which lie apart from the word. */
 static inline void
 scree__radix_prefetch(struct scree__radix_ref r)

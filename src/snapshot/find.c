@@ -8,7 +8,8 @@
  *            out, as each ends with a hash of its own
  * A file under its final name was complete and synced when it got it, published or not.
  * MEMORY  a fixed list: of more files than it holds the newest are looked at.
- * FAILURE  a file that cannot be read, or is damaged, is as good as none.
+ * FAILURE  a file that cannot be read, or is damaged, is as good as none. Want of memory is returned: an older
+ *            generation must not pass for the newest because of it.
  * NOT HERE  loading (loader.c), which one to take (pagecache/survey.c).   REFS  docs/snapshot_format.md.
  */
 #include "snapshot/snapshot_private.h"
@@ -16,8 +17,12 @@
 #include <errno.h>
 #include <string.h>
 
-#define FOUND_MAX 160u /* two generations of deltas, and some that crashes left */
+#define FOUND_MAX 160u     /* two generations of deltas, and some that crashes left */
+#ifdef SCREE_SMALL_BUFFERS /* as in log/scan.c */
+#define CHUNK_BYTES ((size_t)4096)
+#else
 #define CHUNK_BYTES ((size_t)1 << 20)
+#endif
 
 struct found {
     uint64_t number, replay_lsn, since_lsn;
@@ -61,8 +66,8 @@ find_open(const struct find *f, uint64_t number)
     return file;
 }
 
-/* F1 */
-static bool
+/* F1. 1: it is one of ours, 0: it is not; or NO_MEMORY. */
+static int
 header_read(const struct find *f, uint64_t number, const uint8_t uuid[16], struct found *out)
 {
     unsigned char p[SCREE__SNAPSHOT_HEADER_BYTES];
@@ -72,7 +77,7 @@ header_read(const struct find *f, uint64_t number, const uint8_t uuid[16], struc
     int file = find_open(f, number), rc;
 
     if (file < 0)
-        return false;
+        return file == SCREE_E_NO_MEMORY ? file : 0;
     rc = scree__env_read_all(f->env, file, p, sizeof p, 0, &got);
     (void)f->env->close(f->env->ctx, file); /* only read */
     if (rc != 0 || got < sizeof p ||
@@ -80,38 +85,55 @@ header_read(const struct find *f, uint64_t number, const uint8_t uuid[16], struc
         version != SCREE__SNAPSHOT_VERSION || scree__snapshot_header_get(p, &meta, &type) ||
         meta.number != number || memcmp(meta.uuid, uuid, 16) != 0 ||
         (type != SCREE__SNAPSHOT_FULL && type != SCREE__SNAPSHOT_DELTA))
-        return false;
+        return 0;
     *out = (struct found){number, meta.replay_lsn, meta.since_lsn};
-    return true;
+    return 1;
 }
 
-/* F3. Of the file, its length and hash; what its trailer says was stable. */
+/* The length, and what the trailer there says was stable. */
+static int
+trailer_read(const struct find *f, int file, uint64_t *bytes_out, uint64_t *stable_out)
+{
+    unsigned char p[SCREE__SNAPSHOT_TRAILER_BYTES];
+    struct scree__snapshot_trailer t = {.blocks = 0};
+    scree_env_info info;
+    size_t got = 0;
+    int rc = f->env->info(f->env->ctx, file, &info);
+
+    if (rc < 0)
+        return rc;
+    *bytes_out = info.size_bytes;
+    if (info.size_bytes < SCREE__SNAPSHOT_FILE_BYTES_MIN)
+        return SCREE_E_CORRUPT;
+    rc = scree__env_read_all(f->env, file, p, sizeof p, info.size_bytes - sizeof p, &got);
+    if (rc == 0 && (got < sizeof p || scree__snapshot_trailer_get(p, &t) != NULL))
+        rc = SCREE_E_CORRUPT;
+    *stable_out = t.stable_lsn;
+    return rc;
+}
+
+/* F3. Of the file, its length and hash; what its trailer says was stable. The trailer first: a file that does
+   not end with one may be of any length. */
 static int
 file_measure(const struct find *f, struct scree__snapshot_file *out, uint64_t *stable_out)
 {
-    unsigned char *chunk = scree__alloc(CHUNK_BYTES), trailer[SCREE__SNAPSHOT_TRAILER_BYTES];
-    struct scree__snapshot_trailer t = {.blocks = 0};
+    unsigned char *chunk = scree__alloc(CHUNK_BYTES);
     XXH3_state_t hash;
     size_t got = CHUNK_BYTES;
     int file = find_open(f, out->number), rc = chunk == NULL ? SCREE_E_NO_MEMORY : 0;
 
-    if (rc == 0 && file < 0)
-        rc = file;
+    *stable_out = 0;
+    if (rc == 0)
+        rc = file < 0 ? file : trailer_read(f, file, &out->bytes, stable_out);
     XXH3_64bits_reset(&hash);
-    for (out->bytes = 0; rc == 0 && got == CHUNK_BYTES; out->bytes += got) {
-        rc = scree__env_read_all(f->env, file, chunk, CHUNK_BYTES, out->bytes, &got);
+    for (uint64_t at = 0; rc == 0 && at < out->bytes; at += got) {
+        rc = scree__env_read_all(f->env, file, chunk, CHUNK_BYTES, at, &got);
+        if (rc == 0 && got == 0)
+            rc = SCREE_E_CORRUPT; /* shorter than it was */
         if (rc == 0)
             XXH3_64bits_update(&hash, chunk, got);
     }
     out->hash = XXH3_64bits_digest(&hash);
-    if (rc == 0 && out->bytes < SCREE__SNAPSHOT_FILE_BYTES_MIN)
-        rc = SCREE_E_CORRUPT;
-    if (rc == 0)
-        rc = scree__env_read_all(f->env, file, trailer, sizeof trailer, out->bytes - sizeof trailer,
-                                 &got);
-    if (rc == 0 && (got < sizeof trailer || scree__snapshot_trailer_get(trailer, &t) != NULL))
-        rc = SCREE_E_CORRUPT;
-    *stable_out = t.stable_lsn;
     if (file >= 0)
         (void)f->env->close(f->env->ctx, file); /* only read */
     scree__free(chunk, CHUNK_BYTES);
@@ -157,10 +179,14 @@ scree__snapshot_find(const scree_env *env, const char *dir, const uint8_t uuid[1
         return scree__fail(SCREE_E_NO_MEMORY, "%s: no memory to look for snapshots", dir);
     *f = (struct find){.env = env, .dir = dir, .below = below};
     rc = env->list(env->ctx, dir, find_visit, f);
-    for (unsigned i = 0; rc == 0 && i < f->n; i++)
-        f->files += header_read(f, f->number[i], uuid, &f->file[f->files]);
+    for (unsigned i = 0; rc == 0 && i < f->n; i++) {
+        int ours = header_read(f, f->number[i], uuid, &f->file[f->files]);
+
+        f->files += ours == 1;
+        rc = ours < 0 ? ours : 0;
+    }
     if (rc < 0) {
-        rc = scree__fail(rc, "%s: list: %s", dir, scree_strerror(rc));
+        rc = scree__fail(rc, "%s: cannot look for snapshots: %s", dir, scree_strerror(rc));
     } else {
         rc = -ENOENT;
         for (unsigned at = 0; rc != 0 && rc != SCREE_E_NO_MEMORY && at < f->files; at++)

@@ -68,6 +68,18 @@ worker_fail(struct load *l, int code)
     (void)snprintf(l->text, sizeof l->text, "%s", scree_error_detail());
 }
 
+/* What the visitor finds wrong is in this block of this file, which it does not know. */
+static int
+entry_refused(const struct load *l, const struct scree__snapshot_noted *noted, int code)
+{
+    char why[256];
+
+    if (code != SCREE_E_CORRUPT || *scree_error_detail() == '\0')
+        return code;
+    (void)snprintf(why, sizeof why, "%s", scree_error_detail());
+    return scree__snapshot_reader_corrupt(l->reader, noted->offset, "block", why);
+}
+
 static int
 worker_block(struct worker *w, const struct scree__snapshot_noted *noted)
 {
@@ -81,6 +93,8 @@ worker_block(struct worker *w, const struct scree__snapshot_noted *noted)
     while (rc == 0 && (rc = scree__snapshot_desk_next(&w->desk, &e)) == 1) {
         w->tombstones += e.n == 0;
         rc = l->visit(l->ctx, &e);
+        if (rc != 0)
+            return entry_refused(l, noted, rc);
     }
     return rc;
 }

@@ -46,6 +46,7 @@
     (FIXED_BYTES + NAME_MAX_BYTES + \
      SCREE__GENERATIONS_MAX * (GENERATION_BYTES + SCREE__GENERATION_FILES_MAX * FILE_BYTES) + 8u)
 #define SEGMENT_BYTES_MIN (64u * 1024)
+#define SEGMENT_BYTES_MAX ((uint64_t)1 << 40)
 #define CANDIDATES_MAX 8u /* manifests looked at, newest first; there are two or three */
 #define VICTIMS_MAX \
     128u /* files unlinked by one store, which makes two; merging supersedes up to 64 */
@@ -176,6 +177,8 @@ generations_check(const struct scree__manifest *m)
             return problem;
         if (g->replay_lsn > g->stable_lsn)
             return "a generation's replay start is not stable";
+        if (g->stable_lsn > SCREE__LSN_MAX)
+            return "a generation is stable up to where no log ends";
         if (i > 0 &&
             (scree__generation_newest(g)->number >= scree__generation_newest(g - 1)->number ||
              g->replay_lsn > g[-1].replay_lsn))
@@ -189,8 +192,9 @@ manifest_check(const struct scree__manifest *m)
 {
     if (m->number == 0)
         return "0 is no manifest's number";
-    if (m->segment_bytes < SEGMENT_BYTES_MIN || m->segment_bytes % SCREE_BLOCK != 0)
-        return "segment_bytes is below 64 KiB or no multiple of 4 KiB";
+    if (m->segment_bytes < SEGMENT_BYTES_MIN || m->segment_bytes > SEGMENT_BYTES_MAX ||
+        m->segment_bytes % SCREE_BLOCK != 0)
+        return "segment_bytes is not from 64 KiB to 1 TiB, or no multiple of 4 KiB";
     if (!memchr(m->materializer, 0, sizeof m->materializer))
         return "the materializer's name does not end";
     return generations_check(m);

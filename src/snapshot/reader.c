@@ -21,7 +21,11 @@
 #include <inttypes.h>
 #include <string.h>
 
+#ifdef SCREE_SMALL_BUFFERS /* as in log/scan.c */
+#define CHUNK_BYTES ((size_t)4096)
+#else
 #define CHUNK_BYTES ((size_t)1 << 20)
+#endif
 
 /* ---- the walk -------------------------------------------------------------------------------- */
 

@@ -309,16 +309,15 @@ writer_complete(struct scree__snapshot_writer *w, scree_slice state)
 static int
 writer_publish(struct scree__snapshot_writer *w)
 {
+    uint64_t begun = scree__names_begin(w->dir);
     int rc = w->env->rename(w->env->ctx, w->path_tmp, w->path);
 
     if (rc < 0)
         return scree__fail(rc, "%s: rename: %s", w->path_tmp, scree_strerror(rc));
-    rc = w->env->sync_dir(w->env->ctx, w->dir);
-    if (rc < 0) {
+    rc = scree__names_sync(w->env, w->dir, begun);
+    if (rc != 0)
         (void)w->env->unlink(w->env->ctx, w->path); /* no manifest names it */
-        return scree__fail(rc, "%s: sync of the directory: %s", w->dir, scree_strerror(rc));
-    }
-    return 0;
+    return rc;
 }
 
 int

@@ -17,7 +17,7 @@
  *           and no thread may know of an operation of another one that is not there.
  * NOT HERE  power cuts: that everything is synced in time is checked call by call (track_env.h).
  *
- * crash_backup [seed] [seconds of backups] [runs of each kind that are cut short, about]
+ * crash_backup [seed] [seconds of backups] [runs of each kind that are cut short, about; 0: at every call]
  *
  * WORD   shared->done: a thread's operations that returned, store release, load acquire.   stable: the
  *        same.   stop: store relaxed, load relaxed.
@@ -33,7 +33,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #define THREADS 3u
@@ -475,63 +474,130 @@ aftermath_check(void)
     return code == 0;
 }
 
-static void
-child(const struct track_plan *plan, int status_expected)
+/* Whether it was killed. */
+static bool
+child(const struct track_plan *plan)
 {
-    int status = 0;
-    pid_t pid;
+    pid_t pid = kit_fork();
+    int status;
 
-    fflush(stdout);
-    pid = fork();
-    KIT_CHECK(pid >= 0, "fork");
     if (pid == 0) {
         child_run(plan);
         _exit(0);
     }
-    KIT_CHECK(waitpid(pid, &status, 0) == pid, "wait");
-    KIT_CHECK(WIFEXITED(status) &&
-                  (WEXITSTATUS(status) == 0 || WEXITSTATUS(status) == status_expected),
-              "the child ended with %x", status);
+    status = kit_join(pid);
+    KIT_CHECK(status == 0 ||
+                  ((plan->kill_at != 0 || plan->kill_behind != 0) && status == TRACK_KILLED),
+              "the child ended with %d", status);
+    return status == TRACK_KILLED;
 }
 
-/* Cut at about so many points of all there are. */
+struct cuts {
+    uint64_t points; /* of the last run that was not cut */
+    uint64_t runs, cut, whole, refused;
+};
+
+/* Each run begins with the same directory. */
 static void
-cuts_run(bool kills, uint64_t runs, uint64_t *whole, uint64_t *refused)
+run_begin(const uint64_t begin[THREADS])
 {
-    uint64_t begin[THREADS], points = 1, stride = 1;
+    kit_dir_copy(origin, work);
+    kit_dir_remove(copy);
+    for (unsigned i = 0; i < THREADS; i++) {
+        atomic_store_explicit(&shared->done[i], begin[i], memory_order_relaxed);
+        atomic_store_explicit(&shared->stable[i], begin[i], memory_order_relaxed);
+    }
+}
+
+/* One backup, cut at this point, if it has so many. Whether it was. */
+static bool
+cut_run(struct cuts *c, bool kills, uint64_t at, int code, const uint64_t begin[THREADS])
+{
+    struct track_plan plan = {
+        .below = copy, .kill_at = kills ? at : 0, .fail_at = kills ? 0 : at, .code = code};
+    bool cut, whole;
+
+    snprintf(kit_context, sizeof(kit_context), "seed %" PRIu64 ", %s %" PRIu64 " (%d)", seed,
+             kills ? "killed at call" : "failing change", at, code);
+    run_begin(begin);
+    cut = child(&plan);
+    if (!kills) /* the child ended */
+        cut = at != 0 && atomic_load_explicit(&shared->changes, memory_order_relaxed) >= at;
+    whole = aftermath_check();
+    KIT_CHECK(cut || whole, "not cut, and not whole");
+    c->runs++;
+    c->cut += cut;
+    c->whole += whole;
+    c->refused += !whole;
+    if (!cut)
+        c->points =
+            atomic_load_explicit(kills ? &shared->calls : &shared->changes, memory_order_relaxed);
+    return cut;
+}
+
+/* Behind the marker's end the copy is whole, whatever comes. */
+static void
+end_run(struct cuts *c, const uint64_t begin[THREADS])
+{
+    for (uint64_t at = 1;; at++) {
+        struct track_plan plan = {.below = copy, .marker = MARKER, .kill_behind = at};
+
+        snprintf(kit_context, sizeof(kit_context),
+                 "seed %" PRIu64 ", killed at call %" PRIu64 " behind the marker", seed, at);
+        run_begin(begin);
+        if (!child(&plan))
+            break;
+        KIT_CHECK(aftermath_check(), "not whole behind the marker's end");
+        c->runs++;
+        c->cut++;
+        c->whole++;
+    }
+    KIT_CHECK(c->whole > 1, "there are no calls behind the marker's end");
+}
+
+/* Each point is one to be cut at, or some of them: the first, the last, and others. */
+static bool
+point_is_due(const struct cuts *c, uint64_t at, uint64_t runs)
+{
+    uint64_t stride = runs == 0 ? 1 : c->points / runs + 1;
+
+    return stride == 1 || at <= 6 || at + 8 >= c->points || at % stride == seed % stride;
+}
+
+/* Every call, or about so many. How many there are depends on the load: until none is left in some runs of
+   backups one after the other. */
+static struct cuts
+cuts_run(bool kills, uint64_t runs)
+{
+    uint64_t begin[THREADS], most = runs == 0 ? 10 : 2, left = most;
+    struct cuts c = {0};
 
     counts_load(shared->done, begin);
-    for (uint64_t at = 0; at <= points; at += at < 6 ? 1 : stride) {
-        struct track_plan plan = {.below = copy,
-                                  .kill_at = kills ? at : 0,
-                                  .fail_at = kills ? 0 : at,
-                                  .code = at % 2 == 0 ? -ENOSPC : -EIO};
-
-        snprintf(kit_context, sizeof(kit_context), "seed %" PRIu64 ", %s %" PRIu64, seed,
-                 kills ? "killed at call" : "failing change", at);
-        kit_dir_copy(origin, work);
-        kit_dir_remove(copy);
-        for (unsigned i = 0; i < THREADS; i++) {
-            atomic_store_explicit(&shared->done[i], begin[i], memory_order_relaxed);
-            atomic_store_explicit(&shared->stable[i], begin[i], memory_order_relaxed);
-        }
-        child(&plan, kills ? TRACK_KILLED : 0);
-        if (at == 0) { /* nothing was cut: how many points there are */
-            points = atomic_load_explicit(kills ? &shared->calls : &shared->changes,
-                                          memory_order_relaxed); /* the child ended */
-            stride = points / runs + 1;
-        }
-        ++*(aftermath_check() ? whole : refused);
+    (void)cut_run(&c, kills, 0, -EIO, begin);
+    for (uint64_t at = 1; left > 0; at++) {
+        if (!point_is_due(&c, at, runs))
+            continue;
+        left = cut_run(&c, kills, at, at % 2 == 0 ? -ENOSPC : -EIO, begin) ? most : left - 1;
+        if (!kills && runs == 0)
+            (void)cut_run(&c, kills, at, at % 2 != 0 ? -ENOSPC : -EIO, begin);
     }
+    if (kills)
+        end_run(&c, begin);
     for (unsigned i = 0; i < THREADS; i++)
         atomic_store_explicit(&shared->done[i], begin[i], memory_order_relaxed);
+    printf("seed %" PRIu64 ", %s: %" PRIu64 " points, %" PRIu64 " runs, %" PRIu64
+           " of them cut; the copy %" PRIu64 " times whole, %" PRIu64 " times refused\n",
+           seed, kills ? "killed at each call" : "a change failing", c.points, c.runs, c.cut,
+           c.whole, c.refused);
+    return c;
 }
 
 int
 main(int argc, char **argv)
 {
     uint64_t seconds = kit_argument(argc, argv, 2, 3), runs = kit_argument(argc, argv, 3, 25);
-    uint64_t backups, whole = 0, refused = 0;
+    struct cuts killed, failed;
+    uint64_t backups;
 
     seed = kit_argument(argc, argv, 1, 1);
     shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -548,14 +614,14 @@ main(int argc, char **argv)
     options.env = track_env();
     track_plan(&(struct track_plan){0});
     backups = backups_run(seconds);
-    cuts_run(true, runs, &whole, &refused);
-    cuts_run(false, runs, &whole, &refused);
+    killed = cuts_run(true, runs);
+    failed = cuts_run(false, runs);
     kit_dir_remove(origin);
     kit_dir_remove(work);
     kit_dir_remove(copy);
-    printf("seed %" PRIu64 ": %" PRIu64 " backups under load; cut short: %" PRIu64
-           " whole, %" PRIu64 " refused: ok\n",
-           seed, backups, whole, refused);
-    KIT_CHECK(whole > 0 && refused > 0, "too little happened");
+    printf("seed %" PRIu64 ": %" PRIu64 " backups under load, %" PRIu64 " cut short: ok\n", seed,
+           backups, killed.cut + failed.cut);
+    KIT_CHECK(killed.refused > 0 && failed.refused > 0 && killed.whole > 0 && failed.whole > 0,
+              "too little happened");
     return 0;
 }

@@ -402,7 +402,7 @@ int
 main(int argc, char **argv)
 {
     uint64_t seed = kit_argument(argc, argv, 1, 1);
-    uint64_t cases = kit_argument(argc, argv, 2, 700);
+    uint64_t cases = kit_argument(argc, argv, 2, KIT_MUCH(400, 150, 400));
 
     h = history_new(seed);
     outcomes = (struct outcomes *)(void *)history_new(0);

@@ -35,11 +35,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#ifdef KIT_SANITIZED /* several times slower */
-#define STRIDE 5
-#else
-#define STRIDE 1
-#endif
+#define STRIDE KIT_MUCH(1, 5, 1)
 #define STEPS 160
 #define RESUME_MS 5000u
 #define WORKERS 2u

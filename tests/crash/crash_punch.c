@@ -256,6 +256,8 @@ floor_run(uint64_t copies)
     options.snapshot_log_bytes = 256 * 1024;
     options.segment_bytes = 256 * 1024; /* four granules */
     child = child_start(floor_work);
+    for (int ms = 0; churn_acked(c) == 0 && ms < 60000; ms++) /* it may not have opened yet */
+        usleep(1000);
     for (uint64_t i = 0; i < copies; i++)
         floor_copy(child, i);
     (void)kill(child, SIGKILL);
@@ -652,11 +654,11 @@ readers_run(void)
 int
 main(int argc, char **argv)
 {
-    uint64_t copies = kit_argument(argc, argv, 2, 120);
+    uint64_t copies = kit_argument(argc, argv, 2, KIT_MUCH(120, 50, 120));
     uint64_t part = kit_argument(argc, argv, 5, 0);
 
     seed = kit_argument(argc, argv, 1, 1);
-    reader_seconds = kit_argument(argc, argv, 3, 10);
+    reader_seconds = kit_argument(argc, argv, 3, KIT_MUCH(10, 5, 10));
     threads = (uint32_t)kit_argument(argc, argv, 4, 6);
     if (threads < 2 || threads > THREADS_MAX)
         return 2;

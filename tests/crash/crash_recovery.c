@@ -510,11 +510,7 @@ int
 main(int argc, char **argv)
 {
     uint64_t seed = kit_argument(argc, argv, 1, 1);
-#ifdef KIT_SANITIZED
-    uint64_t directories = kit_argument(argc, argv, 2, SHAPES);
-#else
-    uint64_t directories = kit_argument(argc, argv, 2, 2 * SHAPES);
-#endif
+    uint64_t directories = kit_argument(argc, argv, 2, KIT_MUCH(2 * SHAPES, SHAPES, 2 * SHAPES));
     uint64_t nested = kit_argument(argc, argv, 3, 3);
 
     m = mmap(NULL, sizeof *m, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);

@@ -295,7 +295,7 @@ int
 main(int argc, char **argv)
 {
     uint64_t seed = kit_argument(argc, argv, 1, 1);
-    uint64_t stride = kit_argument(argc, argv, 2, 3);
+    uint64_t stride = kit_argument(argc, argv, 2, KIT_MUCH(3, 9, 3));
     uint64_t ways = kit_argument(argc, argv, 3, WAYS);
     struct churn *before;
     uint32_t n = 0;

@@ -1,5 +1,6 @@
 /*
- * crash_tmpfs_full.c - a real full disk: a tmpfs of 64 MiB, and a limit of 32 MiB on an ordinary file system.
+ * crash_tmpfs_full.c - a real full disk: a tmpfs, an ext4 and an xfs of 64 MiB, and a limit of 32 MiB on an
+ * ordinary file system.
  *
  * GOAL      P6 on a real disk: filled to NO_SPACE, all is readable; with half of the pages freed, at random,
  *           writing goes on in the same open cache; so again and again. Killed anywhere in between, the next
@@ -15,23 +16,24 @@
  *           the first time later on. The limit: st_blocks of all files, plus 64 KiB for the file system's own.
  * NOT HERE  every call one by one (crash_full), power cuts.
  *
- * crash_tmpfs_full [seed] [cycles] [kills] [parent directory for the limit: default TMPDIR or /tmp]
- *   Status 77 if a tmpfs cannot be mounted (not root); the limit is tested all the same.
+ * crash_tmpfs_full [seed] [cycles] [kills] [parent directory for the limit: default TMPDIR or /tmp] [disk]
+ *   disk: tmpfs, ext4, xfs, limit: that one only. Status 77 if one could not be mounted (not root, no loop
+ *   device, no mkfs, no such file system; it is printed); the others are tested all the same.
  *
  * WORD   events[kind], full: counts and a flag told between threads or processes: relaxed.
  * EDGES  those.   LIFETIME  shared by fork.   PROGRESS  every wait has a deadline, every child an alarm.
  * FAILURE  the run ends; the mount is in a namespace of its own and goes with it.
  */
 #include "support/churn.h"
+#include "support/loop_fs.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/mount.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -39,7 +41,6 @@
 #define PAGE 4096u
 #define FULL_MS 2500u    /* no room for so long: it is full */
 #define RESUME_MS 20000u /* after frees there is room again within */
-#define SKIPPED 77
 
 static struct churn *c;
 static char dir[KIT_PATH_MAX];
@@ -250,11 +251,8 @@ last_look(void)
 static pid_t
 child_start(void (*body)(void))
 {
-    pid_t child;
+    pid_t child = kit_fork();
 
-    fflush(stdout);
-    child = fork();
-    KIT_CHECK(child >= 0, "fork");
     if (child == 0) {
         body();
         _exit(0);
@@ -308,7 +306,7 @@ child_watch(pid_t child, uint32_t ms, uint64_t limit)
 }
 
 static void
-disk_run(const char *name, uint64_t limit, uint64_t kills)
+disk_run(const char *name, uint64_t limit, uint64_t times)
 {
     uint64_t max = 0;
     uint64_t seen;
@@ -319,7 +317,7 @@ disk_run(const char *name, uint64_t limit, uint64_t kills)
     options.disk_limit_bytes = limit;
     seen = child_watch(child_start(cycles_run), 0, limit);
     max = seen > max ? seen : max;
-    for (uint64_t i = 0; i < kills; i++) {
+    for (uint64_t i = 0; i < times; i++) {
         uint32_t ms = 100 + (uint32_t)kit_below(&c->random, 2500);
 
         context_set("kill", i);
@@ -329,41 +327,101 @@ disk_run(const char *name, uint64_t limit, uint64_t kills)
     (void)child_watch(child_start(last_look), 0, limit);
     printf("crash_tmpfs_full: seed %" PRIu64 ", %s: %" PRIu64 " cycles, %" PRIu64 " kills, %" PRIu32
            " updates",
-           seed, name, cycles, kills, churn_done(c));
+           seed, name, cycles, times, churn_done(c));
     if (limit != 0)
         printf(", at most %" PRIu64 " bytes on disk", max);
     printf(", ok\n");
 }
 
-/* In a process and a mount namespace of its own. */
-static void
-tmpfs_run(const char *mount_point, uint64_t kills)
+static uint64_t kills;
+
+static int
+tmpfs_run(const void *ctx)
 {
-    if (unshare(CLONE_NEWNS) != 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
-        mount("tmpfs", mount_point, "tmpfs", 0, "size=64m") != 0) {
+    (void)ctx;
+    if (mount("tmpfs", loop_fs_mount_point(), "tmpfs", 0, "size=64m") != 0) {
         printf("crash_tmpfs_full: SKIP: no tmpfs can be mounted here (%s)\n", strerror(errno));
-        fflush(stdout);
-        _exit(SKIPPED);
+        return LOOP_FS_SKIPPED;
     }
-    snprintf(dir, sizeof(dir), "%.*s/pages", KIT_PATH_MAX - 8, mount_point);
+    snprintf(dir, sizeof(dir), "%.*s/pages", KIT_PATH_MAX - 8, loop_fs_mount_point());
     disk_bytes = 64 * MIB;
     disk_run("tmpfs of 64 MiB", 0, kills);
-    fflush(stdout);
-    _exit(0);
+    return 0;
+}
+
+/* A file takes what is too much: there is no xfs below 300 MiB. */
+static int
+image_run(const void *ctx)
+{
+    const char *kind = ctx;
+    char why[256], ballast[KIT_PATH_MAX], name[64];
+    struct loop_fs fs;
+    uint64_t room;
+    int file;
+
+    if (!loop_fs_make(&fs, kind, kind[0] == 'x' ? 320ull * MIB : 96ull * MIB, why)) {
+        printf("crash_tmpfs_full: SKIP: %s: %s\n", kind, why);
+        return LOOP_FS_SKIPPED;
+    }
+    snprintf(ballast, sizeof(ballast), "%.*s/ballast", KIT_PATH_MAX - 16, fs.mount_point);
+    snprintf(dir, sizeof(dir), "%.*s/pages", KIT_PATH_MAX - 16, fs.mount_point);
+    room = loop_fs_room(&fs);
+    file = open(ballast, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    KIT_CHECK(file >= 0 && room > 64 * MIB && fallocate(file, 0, 0, (off_t)(room - 64 * MIB)) == 0,
+              "ballast for %" PRIu64 " bytes: %s", room, strerror(errno));
+    close(file);
+    disk_bytes = loop_fs_room(&fs);
+    snprintf(name, sizeof(name), "%s with %" PRIu64 " MiB", kind, disk_bytes / MIB);
+    disk_run(name, 0, kills);
+    loop_fs_end(&fs);
+    return 0;
+}
+
+static int
+limit_run(void)
+{
+    pid_t child = kit_fork();
+
+    if (child == 0) {
+        disk_bytes = 32 * MIB;
+        disk_run("a limit of 32 MiB", disk_bytes, kills);
+        fflush(stdout);
+        _exit(0);
+    }
+    return kit_join(child);
+}
+
+static int
+disks_run(const char *only, const char *parent)
+{
+    int status[4] = {0};
+
+    if (only == NULL || strcmp(only, "tmpfs") == 0)
+        status[0] = loop_fs_supervise("crash_tmpfs_full", tmpfs_run, NULL);
+    if (only == NULL || strcmp(only, "ext4") == 0)
+        status[1] = loop_fs_supervise("crash_tmpfs_full", image_run, "ext4");
+    if (only == NULL || strcmp(only, "xfs") == 0)
+        status[2] = loop_fs_supervise("crash_tmpfs_full", image_run, "xfs");
+    if (only == NULL || strcmp(only, "limit") == 0) {
+        setenv("SCREE_TEST_DIR", parent != NULL ? parent : "/tmp", 1);
+        kit_dir_name(dir, "limit");
+        status[3] = limit_run();
+        kit_dir_remove(dir);
+    }
+    for (int i = 0; i < 4; i++)
+        if (status[i] != 0 && status[i] != LOOP_FS_SKIPPED)
+            return 1;
+    return status[0] | status[1] | status[2]; /* 0 or LOOP_FS_SKIPPED */
 }
 
 int
 main(int argc, char **argv)
 {
-    uint64_t kills = kit_argument(argc, argv, 3, 5);
     const char *parent = argc > 4 ? argv[4] : getenv("TMPDIR");
-    char mount_point[KIT_PATH_MAX];
-    int status = 0;
-    int limited = 0;
-    pid_t child;
 
     seed = kit_argument(argc, argv, 1, 1);
-    cycles = kit_argument(argc, argv, 2, 3);
+    cycles = kit_argument(argc, argv, 2, KIT_MUCH(2, 1, 2));
+    kills = kit_argument(argc, argv, 3, KIT_MUCH(4, 2, 4));
     c = churn_new(seed, 20000, PAGE, PAGE);
     scree_options_init(&options);
     options.flags = SCREE_CREATE;
@@ -374,29 +432,5 @@ main(int argc, char **argv)
     options.flush_interval_ms = 10;
     options.materializer = &kit_concat;
     options.event = event_count;
-    kit_dir_name(mount_point, "tmpfs");
-    KIT_CHECK(mkdir(mount_point, 0755) == 0, "mkdir %s", mount_point);
-    fflush(stdout);
-    child = fork();
-    KIT_CHECK(child >= 0, "fork");
-    if (child == 0)
-        tmpfs_run(mount_point, kills);
-    (void)waitpid(child, &status, 0);
-    rmdir(mount_point);
-    setenv("SCREE_TEST_DIR", parent != NULL ? parent : "/tmp", 1);
-    kit_dir_name(dir, "limit");
-    fflush(stdout);
-    child = fork();
-    KIT_CHECK(child >= 0, "fork");
-    if (child == 0) {
-        disk_bytes = 32 * MIB;
-        disk_run("a limit of 32 MiB", disk_bytes, kills);
-        fflush(stdout);
-        _exit(0);
-    }
-    (void)waitpid(child, &limited, 0);
-    kit_dir_remove(dir);
-    if (limited != 0)
-        return 1;
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
+    return disks_run(argc > 5 ? argv[5] : NULL, parent);
 }

@@ -2,239 +2,254 @@
  * crash_verify.c - damage is found, told where it is, and the rest is salvaged (P7).
  *
  * GOAL      scree_verify finds every flipped byte that matters, says where, and finds nothing in a
- *           directory that is whole, whether closed, crashed, or backed up. scree_salvage copies every page
- *           that can be proved, and never a wrong one. Neither writes to what it reads.
- * METHOD    a directory of several segments is made with puts, fragments, frees, batches, compressed pages
- *           and snapshots; closed, or left by a crash. Then one byte after the other is flipped in place (a
- *           sample, or all), and the directory opened read-only, verified, and salvaged.
+ *           directory that is whole, whether closed, crashed, or backed up. scree_open never gives what was not
+ *           there. scree_salvage copies every page that can be proved, and never a wrong one. None of them
+ *           writes to what it reads.
+ * METHOD    directories on a disk in memory (sim_disk.h): closed or left by a crash; with delta snapshots that
+ *           share files; with batches, compressed pages, a fold, and punched holes; a large one with all of it.
+ *           Then one byte after the other is changed, one bit of it or many, each byte of the
+ *           small ones or a sample, and the directory opened read-only, verified, and salvaged. Each 8th is
+ *           opened for writing, too. Bytes that verify says nothing about are salvaged each 8th time; amid
+ *           zeros (holes, room ahead) it is each 64th for both. Of SPARE, zeros that are there for their room
+ *           and read by nobody, each 512th byte is enough.
  * ORACLE    what matters: scree_open and reading all pages gives anything but the state that was; or does so
  *           without the newest snapshot (the older one and the log behind it), or without the newest manifest.
- *           And every byte of snapshots and manifests. What is provable: the list of all updates with the
- *           range of positions in which each one's record lies. A page that is not as it was must have an
- *           update in a stretch that was told; if it is there, it is as it was before that stretch; if it is
- *           lost without a damaged record of its own, a fragment is its first update behind the stretch.
- *           After a crash, damage behind the newest claim of a seal counts as a torn tail.
+ *           And every byte of manifests and the snapshots they name. Where: each finding is about the byte, or
+ *           a page or state that is lost for it; in the record of an update it names where this record begins
+ *           and ends. What is provable: ledger.h. After a crash, damage behind the newest claim of a seal
+ *           counts as a torn tail.
  *
- * crash_verify [seed] [cases of each directory, 0: every byte] [kilobytes of updates]
+ * crash_verify [seed] [cases of each directory, 0: every byte] [directory; all of them without] [first case]
+ *   A failure tells its case: run it again with "<seed> 0 <directory> <case>", 1 as a fifth argument for that
+ *   one alone.
  */
-#include "support/kit.h"
+#include "support/ledger.h"
+#include "support/sim_disk.h"
 
-#include <errno.h>
+#include "snapshot/snapshot_private.h"
+
 #include <inttypes.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#define PAGES 128u
-#define STEPS 40000u
-#define PAGE_BYTES 3500u
-#define FINDINGS 256u
 #define HEADER 4096u
+#define DEAD 26u /* pages of 3,000 bytes: a granule, and something */
+#define SRC "/d"
+#define DST "/rescue"
+#define BACKUP "/backup"
 
-struct step {
-    uint32_t page; /* id */
-    uint32_t len;
-    uint64_t from, to; /* its record lies between; to is its version */
-    uint64_t hash;     /* of the page behind it */
-    bool whole;        /* it says all there is of the page */
-    bool live;         /* behind it */
+/* How a directory is made. */
+struct recipe {
+    const char *name;
+    const scree_materializer *materializer;
+    uint64_t segment_bytes;
+    uint32_t pages, changed; /* ids; of them, changed between snapshots */
+    uint32_t steps, few;     /* before the first snapshot; between the others */
+    uint32_t snapshots;
+    int compression;
+    bool closed, holes, backup;
 };
 
-struct model {
-    uint64_t random;
-    uint64_t last;  /* the largest position told */
-    uint64_t claim; /* durable, as a later seal says */
-    uint32_t n;
-    bool live[PAGES];
-    uint64_t version[PAGES];
-    uint32_t len[PAGES];
-    unsigned char bytes[PAGES][PAGE_BYTES];
-    struct step step[STEPS];
+static const struct recipe recipes[] = {
+    {.name = "closed",
+     .segment_bytes = 65536,
+     .pages = 12,
+     .changed = 12,
+     .steps = 60,
+     .few = 25,
+     .snapshots = 3,
+     .closed = true,
+     .materializer = &kit_concat},
+    {.name = "crashed",
+     .segment_bytes = 65536,
+     .pages = 12,
+     .changed = 12,
+     .steps = 60,
+     .few = 25,
+     .snapshots = 3,
+     .materializer = &kit_concat},
+    {.name = "deltas",
+     .segment_bytes = 65536,
+     .pages = 96,
+     .changed = 12,
+     .steps = 150,
+     .few = 12,
+     .snapshots = 4,
+     .closed = true,
+     .materializer = &kit_concat_fold},
+    {.name = "deltas, crashed",
+     .segment_bytes = 65536,
+     .pages = 96,
+     .changed = 12,
+     .steps = 150,
+     .few = 12,
+     .snapshots = 4,
+     .materializer = &kit_concat_fold},
+    {.name = "holes",
+     .segment_bytes = 131072,
+     .pages = 40,
+     .changed = 10,
+     .steps = 120,
+     .few = 30,
+     .snapshots = 2,
+     .compression = 1,
+     .holes = true,
+     .materializer = &kit_concat},
+    {.name = "large, crashed",
+     .segment_bytes = 65536,
+     .pages = 128,
+     .changed = 128,
+     .steps = 800,
+     .few = 500,
+     .snapshots = 3,
+     .compression = 1,
+     .backup = true,
+     .materializer = &kit_concat},
+    {.name = "large, closed",
+     .segment_bytes = 65536,
+     .pages = 128,
+     .changed = 40,
+     .steps = 1500,
+     .few = 200,
+     .snapshots = 5,
+     .compression = 1,
+     .backup = true,
+     .closed = true,
+     .materializer = &kit_concat_fold},
 };
+#define RECIPES (sizeof(recipes) / sizeof(recipes[0]))
 
-struct found {
-    int severity, code;
-    char file[64], text[160];
-    uint64_t offset, lsn, page, bytes;
-};
-
-enum verdict { RIGHT, REFUSED, WRONG };
 enum way { AS_IS, NO_SNAPSHOT, NO_MANIFEST, WAYS };
 
-static struct model *m;
+static uint64_t seed;
+static const struct recipe *recipe;
 static scree_options options;
-static char dir[WAYS][KIT_PATH_MAX], rescue[KIT_PATH_MAX], backup[KIT_PATH_MAX];
-static struct found found[FINDINGS];
-static uint32_t found_n;
-static bool fell_back, closed;
-static uint64_t mattered, silent, pages_lost, pages_stale, pages_right;
+static struct ledger *l;
+static struct sim_image *image[WAYS];
+static struct ledger_findings findings;
+static bool fell_back;
+static uint64_t claim; /* below it nothing counts as torn */
+
+static struct {
+    uint64_t flips, empty, mattered, found, silent, salvaged, written;
+    struct ledger_rescued pages;
+} sum;
 
 /* ---- making ---- */
 
+/* Dead bytes over more than a granule, before everything else; and given back, behind the second snapshot. */
 static void
-step_add(uint32_t id, uint64_t version, uint64_t from, bool whole)
+dead_make(scree_cache *cache)
 {
-    KIT_CHECK(m->n < STEPS, "the test's own limit");
-    m->step[m->n++] = (struct step){.page = id,
-                                    .len = m->len[id],
-                                    .from = from,
-                                    .to = version,
-                                    .hash = kit_hash(m->bytes[id], m->len[id], 3),
-                                    .whole = whole,
-                                    .live = m->live[id]};
-    m->version[id] = version;
-    m->last = version > m->last ? version : m->last;
-}
+    unsigned char bytes[3000];
+    uint64_t random = seed;
+    scree_page_id id;
+    scree_version version;
 
-static uint32_t
-bytes_make(unsigned char *bytes)
-{
-    uint32_t len = (uint32_t)kit_below(&m->random, kit_below(&m->random, 4) == 0 ? 1500 : 120);
-    uint64_t word = kit_random(&m->random);
-
-    for (uint32_t i = 0; i < len; i++) /* half of them compress */
-        bytes[i] = (unsigned char)(word % 2 == 0 ? word >> (i % 8 * 8) : kit_random(&m->random));
-    if (len > 0 && bytes[0] == KIT_UNMERGEABLE)
-        bytes[0] = 1;
-    return len;
-}
-
-static void
-page_change(uint32_t id, const unsigned char *bytes, uint32_t len, bool whole)
-{
-    m->len[id] = whole ? 0 : m->len[id];
-    memcpy(m->bytes[id] + m->len[id], bytes, len);
-    m->len[id] += len;
-    m->live[id] = true;
-}
-
-static void
-step_batch(scree_cache *cache)
-{
-    unsigned char bytes[1500];
-    scree_batch *batch;
-    scree_lsn end;
-    uint64_t from = m->last;
-    uint32_t touched[4], n = 0;
-    bool whole[4];
-
-    KIT_CHECK(scree_batch_begin(cache, &batch) == 0, "batch");
-    for (uint32_t id = 1; id < PAGES && n < 4; id++) {
-        uint32_t len = bytes_make(bytes);
-
-        if (!m->live[id] || kit_below(&m->random, 6) != 0 || m->len[id] + len > PAGE_BYTES)
-            continue;
-        whole[n] = kit_below(&m->random, 2) == 0;
-        KIT_CHECK((whole[n]
-                       ? scree_batch_set(batch, id, m->version[id], kit_slice(bytes, len))
-                       : scree_batch_merge(batch, id, m->version[id], kit_slice(bytes, len))) == 0,
-                  "batch step");
-        page_change(id, bytes, len, whole[n]);
-        touched[n++] = id;
-    }
-    KIT_CHECK(scree_batch_commit(batch, &end, NULL) == 0, "commit: %s", scree_error_detail());
-    for (uint32_t i = 0; i < n; i++)
-        step_add(touched[i], end, from, whole[i]);
-}
-
-static void
-step_one(scree_cache *cache)
-{
-    unsigned char bytes[1500];
-    uint32_t id = 1 + (uint32_t)kit_below(&m->random, PAGES - 1);
-    uint32_t len = bytes_make(bytes);
-    uint64_t kind = kit_below(&m->random, 100), from = m->last;
-    scree_version version = m->version[id];
-    bool whole = !m->live[id] || kind < 30 || m->len[id] + len > PAGE_BYTES;
-    int code;
-
-    if (kind >= 92 && m->live[id] && id != SCREE_PAGE_ROOT) {
-        code = scree_page_free(cache, id, &version);
-        KIT_CHECK(code == 0, "free gave %d", code);
-        m->live[id] = false;
-        m->len[id] = 0;
-        step_add(id, version, from, true);
-        return;
-    }
-    if (!m->live[id])
-        code = scree_page_allocate_at(cache, id, kit_slice(bytes, len), &version);
-    else if (whole)
-        code = scree_page_put(cache, id, kit_slice(bytes, len), &version);
-    else
-        code = scree_page_append(cache, id, kit_slice(bytes, len), &version);
-    if (code == SCREE_E_BUSY)
-        return;
-    KIT_CHECK(code == 0, "an update gave %d: %s", code, scree_error_detail());
-    page_change(id, bytes, len, whole);
-    step_add(id, version, from, whole);
-}
-
-static void
-steps(scree_cache *cache, uint32_t n)
-{
-    for (uint32_t i = 0; i < n; i++) {
-        if (kit_below(&m->random, 12) == 0)
-            step_batch(cache);
-        else
-            step_one(cache);
+    for (unsigned i = 0; i < DEAD; i++) {
+        for (size_t k = 0; k < sizeof(bytes); k++)
+            bytes[k] = (unsigned char)kit_random(&random);
+        KIT_CHECK(scree_page_allocate(cache, kit_slice(bytes, sizeof(bytes)), &id, &version) == 0 &&
+                      scree_page_free(cache, id, &version) == 0,
+                  "a page that dies: %s", scree_error_detail());
     }
 }
 
 static void
-child_make(uint64_t kilobytes)
+holes_wait(scree_cache *cache)
 {
-    uint32_t n = (uint32_t)kilobytes * 4;
-    scree_cache *cache;
-    scree_lsn stable = 0;
+    scree_stats stats = {.size = sizeof(stats)};
 
-    KIT_CHECK(scree_open(dir[AS_IS], &options, &cache) == 0, "open: %s", scree_error_detail());
-    KIT_CHECK(scree_page_read(cache, SCREE_PAGE_ROOT, NULL, 0, NULL, &m->last) == 0, "root");
-    m->live[SCREE_PAGE_ROOT] = true;
-    m->version[SCREE_PAGE_ROOT] = m->last;
-    for (int i = 0; i < 3; i++) {
-        steps(cache, n / 4);
+    for (unsigned i = 0; i < 10000 && stats.punched_bytes == 0; i++) {
+        usleep(1000);
+        KIT_CHECK(scree_stats_get(cache, &stats) == 0, "stats");
+    }
+    KIT_CHECK(stats.punched_bytes > 0, "no hole was punched");
+}
+
+static void
+snapshots_make(scree_cache *cache)
+{
+    for (uint32_t i = 0; i < recipe->snapshots; i++) {
+        ledger_steps(l, cache, i == 0 ? recipe->steps : recipe->few, 1,
+                     i == 0 ? recipe->pages : recipe->changed);
+        ledger_flush(l, cache);
         KIT_CHECK(scree_snapshot(cache, NULL) == 0, "snapshot");
-        if (i == 1)
-            KIT_CHECK(scree_backup(cache, backup, 0, NULL, NULL) == 0, "backup: %s",
+        if (i == 1 && recipe->backup)
+            KIT_CHECK(scree_backup(cache, BACKUP, 0, NULL, NULL) == 0, "backup: %s",
                       scree_error_detail());
     }
-    steps(cache, n / 4 - 24);
+}
+
+/* The disk with the directory, and what it must hold. */
+static struct sim_disk *
+directory_make(void)
+{
+    struct sim_disk *disk = sim_disk_new(NULL, seed), *crashed;
+    struct sim_image *now;
+    scree_cache *cache;
+
+    sim_disk_record(disk, false);
+    options.env = sim_disk_env(disk);
+    KIT_CHECK(scree_open(SRC, &options, &cache) == 0, "open: %s", scree_error_detail());
+    if (recipe->holes)
+        dead_make(cache);
+    l = ledger_new(cache, seed * 8 + (uint64_t)(recipe - recipes), recipe->pages);
+    snapshots_make(cache);
+    if (recipe->holes)
+        holes_wait(cache);
     for (int i = 0; i < 3; i++) {
-        m->claim = stable;
-        steps(cache, 8);
-        KIT_CHECK(scree_flush(cache, &stable) == 0, "flush");
+        ledger_steps(l, cache, 6, 1, recipe->changed);
+        ledger_flush(l, cache);
     }
-    if (closed) {
+    ledger_end(l);
+    claim = recipe->closed ? UINT64_MAX : l->claim;
+    if (recipe->closed) {
         KIT_CHECK(scree_close(cache) == 0, "close");
-        m->claim = UINT64_MAX;
+        return disk;
+    }
+    now = sim_disk_image(disk);
+    KIT_CHECK(scree_close(cache) == 0, "close");
+    sim_disk_free(disk);
+    crashed = sim_disk_new(now, seed);
+    sim_image_free(now);
+    return crashed;
+}
+
+/* The file of SRC with that name in the image; files if there is none. */
+static size_t
+file_of(const struct sim_image *in, const char *path)
+{
+    size_t n = sim_image_files(in);
+
+    for (size_t i = 0; i < n; i++) {
+        if (strcmp(sim_image_name(in, i, NULL), path) == 0)
+            return i;
+    }
+    return n;
+}
+
+/* The same directory without its newest snapshot, without its newest manifest. */
+static void
+ways_make(void)
+{
+    for (int way = NO_SNAPSHOT; way < WAYS; way++) {
+        const char *prefix = way == NO_SNAPSHOT ? SRC "/snapshot-" : SRC "/manifest-";
+        size_t newest = SIZE_MAX, n = sim_image_files(image[AS_IS]);
+
+        for (size_t i = 0; i < n; i++) {
+            const char *name = sim_image_name(image[AS_IS], i, NULL);
+
+            if (strncmp(name, prefix, strlen(prefix)) == 0 && strchr(name, '.') == NULL)
+                newest = i;
+        }
+        KIT_CHECK(newest != SIZE_MAX, "no %s", prefix);
+        image[way] = sim_image_clone(image[AS_IS]);
+        sim_image_remove(image[way], newest);
     }
 }
 
 /* ---- looking ---- */
-
-static int
-note(void *ctx, const scree_finding *f)
-{
-    struct found *to = &found[found_n];
-
-    (void)ctx;
-    KIT_CHECK(f->size == sizeof(*f) && f->text != NULL && f->text[0] != '\0', "a bare finding");
-    if (f->severity == SCREE_FINDING_NOTE)
-        return 0;
-    if (found_n == FINDINGS)
-        return 0;
-    found_n++;
-    *to = (struct found){.severity = f->severity,
-                         .code = f->code,
-                         .offset = f->offset,
-                         .lsn = f->lsn,
-                         .page = f->page,
-                         .bytes = f->bytes};
-    (void)snprintf(to->file, sizeof(to->file), "%s", f->file != NULL ? f->file : "");
-    (void)snprintf(to->text, sizeof(to->text), "%s", f->text);
-    return 0;
-}
 
 static void
 event(void *ctx, const scree_event *e)
@@ -243,44 +258,142 @@ event(void *ctx, const scree_event *e)
     fell_back |= e->kind == SCREE_EVENT_SNAPSHOT_FALLBACK;
 }
 
-static bool
-fair(int code)
+/* An image on a disk of its own; options are for it. */
+static struct sim_disk *
+disk_of(const struct sim_image *of)
 {
-    return code == SCREE_E_CORRUPT || code == SCREE_E_FORMAT || code == -ENOENT;
+    struct sim_disk *disk = sim_disk_new(of, seed);
+
+    sim_disk_record(disk, false);
+    sim_disk_plan(disk, &(struct kit_plan){.kinds = KIT_CHANGING});
+    options.env = sim_disk_env(disk);
+    return disk;
 }
 
-/* What opening read-only and reading everything gives. */
-static enum verdict
-look(const char *path)
+static void
+disk_done(struct sim_disk *disk, bool may_write)
 {
-    unsigned char bytes[8192];
-    scree_options o = options;
-    scree_cache *cache;
-    enum verdict verdict = RIGHT;
-    int code;
+    KIT_CHECK(may_write || sim_disk_calls(disk) == 0, "what only looks has written");
+    sim_disk_free(disk);
+}
 
-    o.flags = SCREE_READ_ONLY;
+static enum ledger_verdict
+look(const struct sim_image *at, bool writes)
+{
+    struct sim_disk *disk = disk_of(at);
+    scree_options o = options;
+    enum ledger_verdict verdict;
+
+    o.flags = writes ? 0 : SCREE_READ_ONLY;
     o.event = event;
     fell_back = false;
-    code = scree_open(path, &o, &cache);
-    KIT_CHECK(code == 0 || fair(code), "open gave %d: %s", code, scree_error_detail());
-    if (code != 0)
-        return REFUSED;
-    for (uint32_t id = 1; id < PAGES; id++) {
-        size_t len = 0;
+    verdict = ledger_look(l, SRC, &o);
+    if (writes && verdict == LEDGER_RIGHT) {
+        bool before = fell_back;
 
-        code = scree_page_read(cache, id, bytes, sizeof(bytes), &len, NULL);
-        if (code == SCREE_E_CORRUPT)
-            verdict = verdict == WRONG ? WRONG : REFUSED;
-        else if ((code == 0) != m->live[id] ||
-                 (code == 0 && (len != m->len[id] || memcmp(bytes, m->bytes[id], len) != 0)))
-            verdict = WRONG;
+        KIT_CHECK(ledger_look(l, SRC, &o) == LEDGER_RIGHT, "right once, and not once more");
+        fell_back = before;
     }
-    KIT_CHECK(scree_close(cache) == 0, "close");
+    disk_done(disk, writes);
     return verdict;
 }
 
-/* ---- what a finding covers ---- */
+static int
+verify(const struct sim_image *at, const char *dir)
+{
+    struct sim_disk *disk = disk_of(at);
+    int code;
+
+    memset(&findings, 0, sizeof(findings));
+    code = scree_verify(dir, &options, ledger_note, NULL, &findings);
+    KIT_CHECK(code == 0 || code == SCREE_E_CORRUPT, "verify gave %d: %s", code,
+              scree_error_detail());
+    KIT_CHECK((code != 0) == (findings.n > 0), "verify gave %d with %" PRIu32 " findings", code,
+              findings.n);
+    disk_done(disk, false);
+    return code;
+}
+
+/* Names and bytes of what is to be read only. */
+static uint64_t
+source_hash(const struct sim_image *of)
+{
+    size_t n = sim_image_files(of);
+    uint64_t hash = 0, size;
+
+    for (size_t i = 0; i < n; i++) {
+        const char *path = sim_image_name(of, i, &size);
+        unsigned char bytes[65536];
+
+        if (strncmp(path, SRC "/", strlen(SRC "/")) != 0)
+            continue;
+        hash = kit_hash(path, strlen(path), hash ^ size);
+        for (uint64_t at = 0; at < size; at += sizeof(bytes))
+            hash = kit_hash(bytes, sim_image_get(of, i, at, bytes, sizeof(bytes)), hash);
+    }
+    return hash;
+}
+
+/* Beyond the claim a byte may be anything for all anybody knows. */
+static void
+salvage(const struct sim_image *at, bool torn)
+{
+    struct sim_disk *disk = disk_of(at);
+    struct sim_image *after;
+    int code;
+
+    memset(&findings, 0, sizeof(findings));
+    code = scree_salvage(SRC, DST, &options, ledger_note, NULL, &findings);
+    KIT_CHECK(code == 0 || code == SCREE_E_CORRUPT, "salvage gave %d: %s", code,
+              scree_error_detail());
+    KIT_CHECK((code != 0) == (findings.n > 0), "salvage gave %d with %" PRIu32 " findings", code,
+              findings.n);
+    after = sim_disk_image(disk);
+    KIT_CHECK(source_hash(after) == source_hash(at), "salvage has written to the source");
+    sim_image_free(after);
+    if (!torn)
+        ledger_rescued_check(l, &findings, DST, &options, &sum.pages);
+    sum.salvaged++;
+    disk_done(disk, true);
+}
+
+static void
+whole_check(void)
+{
+    for (int way = 0; way < WAYS; way++)
+        KIT_CHECK(look(image[way], false) == LEDGER_RIGHT,
+                  "the directory itself is not right (way %d)", way);
+    KIT_CHECK(look(image[AS_IS], true) == LEDGER_RIGHT, "opened for writing, it is not right");
+    (void)verify(image[AS_IS], SRC);
+    ledger_findings_show(&findings);
+    KIT_CHECK(findings.n == 0, "verify finds something in a whole directory");
+    salvage(image[AS_IS], false);
+    ledger_findings_show(&findings);
+    KIT_CHECK(findings.n == 0 && sum.pages.right == recipe->pages - 1,
+              "not every page was salvaged");
+    if (recipe->backup)
+        KIT_CHECK(verify(image[AS_IS], BACKUP) == 0, "verify finds something in a backup");
+}
+
+/* It was looked at; what is damaged is the rest. */
+static void
+backup_remove(void)
+{
+    for (size_t i = sim_image_files(image[AS_IS]); i-- > 0;) {
+        if (strncmp(sim_image_name(image[AS_IS], i, NULL), BACKUP "/", strlen(BACKUP "/")) == 0)
+            sim_image_remove(image[AS_IS], i);
+    }
+}
+
+/* ---- a case ---- */
+
+struct flip {
+    const char *path, *file;
+    uint64_t offset, lsn; /* lsn 0: it is not in the log */
+    unsigned char bits;
+    bool torn, header; /* behind every claim; in a segment's header */
+    bool named;        /* a snapshot or manifest that counts */
+};
 
 /* Where in the log a byte of a file lies; 0: it is not in the log. */
 static uint64_t
@@ -288,354 +401,312 @@ lsn_of(const char *file, uint64_t offset)
 {
     if (strncmp(file, "segment-", 8) != 0 || offset < HEADER)
         return 0;
-    return strtoull(file + 8, NULL, 16) * options.segment_bytes + (offset - HEADER);
+    return strtoull(file + 8, NULL, 16) * recipe->segment_bytes + (offset - HEADER);
 }
 
+/* Is this finding about the byte? */
 static bool
-located(const struct found *f, const char *file, uint64_t offset)
+is_about(const struct ledger_finding *f, const struct flip *flip)
 {
-    uint64_t lsn = lsn_of(file, offset);
-
-    if (lsn == 0)
-        return strcmp(f->file, file) == 0 &&
-               (strncmp(file, "segment-", 8) != 0 || f->offset <= offset);
-    return f->lsn <= lsn && lsn < f->lsn + f->bytes;
+    if (flip->lsn != 0)
+        return f->lsn <= flip->lsn && flip->lsn < f->lsn + f->bytes;
+    return strcmp(f->file, flip->file) == 0 && (!flip->header || f->offset <= flip->offset);
 }
 
-static bool
-any_located(const char *file, uint64_t offset)
+static const char *
+finding_problem(const struct ledger_finding *f, const struct flip *flip)
 {
-    for (uint32_t i = 0; i < found_n; i++) {
-        if (located(&found[i], file, offset))
-            return true;
-    }
-    return false;
+    const struct ledger_step *step = flip->lsn != 0 ? ledger_at(l, flip->lsn) : NULL;
+
+    if (f->severity == SCREE_FINDING_LOST && f->bytes == 0)
+        return NULL; /* a page, or the state: judged by what is salvaged */
+    if (!is_about(f, flip))
+        return "it is not about the damage";
+    if (step != NULL && !flip->torn && f->lsn != step->from)
+        return "the record begins elsewhere";
+    if (step != NULL && !flip->torn && f->bytes != step->to - step->from)
+        return "the record is not as long";
+    return NULL;
 }
 
 static void
-findings_show(void)
+findings_check(const struct flip *flip)
 {
-    for (uint32_t i = 0; i < found_n && i < 8; i++)
-        printf("  severity %d, %s offset %" PRIu64 " lsn %" PRIu64 " bytes %" PRIu64
-               " page %" PRIu64 ": %s\n",
-               found[i].severity, found[i].file, found[i].offset, found[i].lsn, found[i].bytes,
-               found[i].page, found[i].text);
-}
+    bool any = false;
 
-/* ---- salvage ---- */
+    for (uint32_t i = 0; i < findings.n; i++) {
+        const char *problem = finding_problem(&findings.found[i], flip);
 
-/* Is a fragment the page's first update behind this stretch, and nothing whole came after it? */
-static bool
-fragment_follows(const struct found *f, uint32_t id)
-{
-    bool follows = false, whole = false;
-
-    for (uint32_t k = 0; k < m->n; k++) {
-        const struct step *s = &m->step[k];
-
-        if (s->page != id || s->to <= f->lsn)
-            continue;
-        if (s->whole && s->from >= f->lsn + f->bytes) { /* surely behind it */
-            follows = false;
-            whole = true;
-        } else if (!s->whole && !whole) {
-            follows = true;
-        }
+        if (problem != NULL)
+            ledger_findings_show(&findings);
+        KIT_CHECK(problem == NULL, "finding %" PRIu32 ": %s", i, problem);
+        any |= is_about(&findings.found[i], flip);
     }
-    return follows;
+    KIT_CHECK(any || findings.n == 0, "found, and told to be elsewhere");
 }
 
-/* A page that was told lost: had it to be? */
-static bool
-loss_is_fair(uint32_t id)
+/* The image with the byte changed; NULL: the file is not there. */
+static struct sim_image *
+flipped(const struct sim_image *of, const struct flip *flip)
 {
-    for (uint32_t i = 0; i < found_n; i++) {
-        const struct found *f = &found[i];
-
-        if (f->severity == SCREE_FINDING_LOST && f->page == id && f->bytes > 0)
-            return true; /* a record of its own */
-        if (f->bytes > 0 && f->page == 0 && fragment_follows(f, id))
-            return true;
-    }
-    return false;
-}
-
-static bool
-told_lost(uint32_t id)
-{
-    for (uint32_t i = 0; i < found_n; i++) {
-        if (found[i].severity == SCREE_FINDING_LOST && found[i].page == id)
-            return true;
-    }
-    return false;
-}
-
-/* The page looks like this in the rescue: an older state, and its newer updates lie in a stretch? */
-static bool
-stale_is_fair(uint32_t id, bool live, const unsigned char *bytes, size_t len)
-{
-    for (uint32_t i = 0; i < found_n; i++) {
-        const struct found *f = &found[i];
-        bool hit = false, state = !live; /* before its first update */
-
-        if (f->bytes == 0 || f->page != 0)
-            continue;
-        for (uint32_t k = 0; k < m->n; k++) {
-            const struct step *s = &m->step[k];
-
-            if (s->page != id)
-                continue;
-            hit |= s->from < f->lsn + f->bytes && f->lsn < s->to;
-            if (s->to <= f->lsn || !hit)
-                state = s->live == live &&
-                        (!live || (s->len == len && s->hash == kit_hash(bytes, len, 3)));
-            else if (s->from < f->lsn + f->bytes) /* its record may lie before or in the stretch */
-                state |= s->live == live &&
-                         (!live || (s->len == len && s->hash == kit_hash(bytes, len, 3)));
-        }
-        if (hit && state)
-            return true;
-    }
-    return false;
-}
-
-static void
-rescued_check(const char *file, uint64_t offset)
-{
-    unsigned char bytes[8192];
-    uint64_t lsn = lsn_of(file, offset);
-    scree_cache *cache;
-    int code = scree_open(rescue, &options, &cache);
-
-    KIT_CHECK(code == 0, "open of what was salvaged gave %d: %s", code, scree_error_detail());
-    for (uint32_t id = 1; id < PAGES; id++) {
-        size_t len = 0;
-        bool fine;
-
-        code = scree_page_read(cache, id, bytes, sizeof(bytes), &len, NULL);
-        KIT_CHECK(code == 0 || code == SCREE_E_NOT_FOUND, "page %" PRIu32 " gave %d", id, code);
-        fine = (code == 0) == m->live[id] &&
-               (code != 0 || (len == m->len[id] && memcmp(bytes, m->bytes[id], len) == 0));
-        pages_right += fine;
-        if (fine)
-            continue;
-        if (lsn >= m->claim)
-            continue; /* a torn tail, for all anybody knows */
-        if (told_lost(id) && (code != 0 || id == SCREE_PAGE_ROOT)) {
-            if (!loss_is_fair(id))
-                findings_show();
-            KIT_CHECK(loss_is_fair(id), "page %" PRIu32 " is told lost, and is provable", id);
-            pages_lost++;
-            continue;
-        }
-        if (!stale_is_fair(id, code == 0, bytes, len))
-            findings_show();
-        KIT_CHECK(stale_is_fair(id, code == 0, bytes, len),
-                  "page %" PRIu32 " (%s) is neither what it was, nor told lost, nor older", id,
-                  code == 0 ? "there" : "not there");
-        pages_stale++;
-    }
-    KIT_CHECK(scree_close(cache) == 0, "close");
-}
-
-/* ---- a case ---- */
-
-static void
-byte_flip(const char *path, const char *file, uint64_t offset, unsigned char bits)
-{
-    char name[KIT_PATH_MAX * 2];
+    size_t at = file_of(of, flip->path);
+    struct sim_image *changed;
     unsigned char byte;
-    FILE *f;
 
-    snprintf(name, sizeof(name), "%s/%s", path, file);
-    f = fopen(name, "r+b");
-    if (f == NULL)
-        return; /* this way it is not there */
-    KIT_CHECK(fseek(f, (long)offset, SEEK_SET) == 0 && fread(&byte, 1, 1, f) == 1, "read %s", name);
-    byte ^= bits;
-    KIT_CHECK(fseek(f, (long)offset, SEEK_SET) == 0 && fwrite(&byte, 1, 1, f) == 1, "write");
-    KIT_CHECK(fclose(f) == 0, "close");
+    if (at == sim_image_files(of))
+        return NULL;
+    changed = sim_image_clone(of);
+    KIT_CHECK(sim_image_get(changed, at, flip->offset, &byte, 1) == 1, "read %s", flip->path);
+    byte ^= flip->bits;
+    sim_image_set(changed, at, flip->offset, &byte, 1);
+    return changed;
 }
 
-static bool
-must_be_found(const char *file, uint64_t offset)
+/* Damage of an update's record: the refusal tells where it begins. */
+static void
+refusal_check(const struct flip *flip)
 {
-    uint64_t lsn = lsn_of(file, offset);
-    bool matters = strncmp(file, "snapshot-", 9) == 0 || strncmp(file, "manifest-", 9) == 0;
+    const struct ledger_step *step = flip->lsn != 0 ? ledger_at(l, flip->lsn) : NULL;
+    char lsn[40];
 
-    for (int way = 0; way < WAYS; way++) {
-        enum verdict v = look(dir[way]);
+    if (step == NULL)
+        return;
+    (void)snprintf(lsn, sizeof(lsn), "(lsn %" PRIu64, step->from);
+    KIT_CHECK(strstr(ledger_refusal, lsn) != NULL, "refused, and not for %s: %s", lsn,
+              ledger_refusal);
+}
 
-        KIT_CHECK(v != WRONG || lsn >= m->claim ||
-                      (!closed && strncmp(file, "segment-", 8) == 0 && lsn == 0),
+/* Behind the claim all is a torn tail; the header of a segment that is not reached may be one. */
+static bool
+must_be_found(const struct flip *flip, bool writes)
+{
+    bool matters = flip->named;
+
+    for (int way = 0; way < WAYS + writes; way++) {
+        struct sim_image *at = flipped(image[way % WAYS], flip);
+        enum ledger_verdict v;
+
+        if (at == NULL)
+            continue;
+        v = look(at, way == WAYS);
+        if (v == LEDGER_REFUSED && !flip->torn)
+            refusal_check(flip);
+        KIT_CHECK(v != LEDGER_WRONG || flip->torn || (!recipe->closed && flip->header),
                   "open gives what never was (way %d)", way);
-        matters |= v == REFUSED || (way == AS_IS && fell_back) ||
-                   (v == WRONG && lsn < m->claim && lsn != 0);
+        matters |= v == LEDGER_REFUSED || (way % WAYS == AS_IS && fell_back) ||
+                   (v != LEDGER_RIGHT && !flip->torn && !flip->header);
+        sim_image_free(at);
     }
     return matters;
 }
 
 static void
-case_run(const char *file, uint64_t offset, unsigned char bits, bool salvages)
+case_run(uint64_t number, const struct flip *flip, bool empty)
 {
-    bool must;
-    int code;
+    uint64_t every = empty ? 64 : 8;
+    bool often = number % every == seed % every, must;
+    struct sim_image *at = flipped(image[AS_IS], flip);
 
     alarm(60);
-    snprintf(kit_context, sizeof(kit_context), "%s, %s: byte %" PRIu64 " xor %u",
-             closed ? "closed" : "crashed", file, offset, bits);
-    for (int way = 0; way < WAYS; way++)
-        byte_flip(dir[way], file, offset, bits);
-    must = must_be_found(file, offset);
-    found_n = 0;
-    code = scree_verify(dir[AS_IS], &options, note, NULL, NULL);
-    KIT_CHECK(code == 0 || code == SCREE_E_CORRUPT, "verify gave %d: %s", code,
-              scree_error_detail());
-    KIT_CHECK((code != 0) == (found_n > 0), "verify gave %d with %" PRIu32 " findings", code,
-              found_n);
-    KIT_CHECK(!must || found_n > 0, "this damage matters, and was not found");
-    if (found_n > 0 && !any_located(file, offset))
-        findings_show();
-    KIT_CHECK(found_n == 0 || any_located(file, offset), "found, and told to be elsewhere");
-    mattered += must;
-    silent += found_n == 0;
-    if (salvages) {
-        found_n = 0;
-        code = scree_salvage(dir[AS_IS], rescue, &options, note, NULL, NULL);
-        KIT_CHECK(code == 0 || code == SCREE_E_CORRUPT, "salvage gave %d: %s", code,
-                  scree_error_detail());
-        rescued_check(file, offset);
-        kit_dir_remove(rescue);
-    }
-    for (int way = 0; way < WAYS; way++)
-        byte_flip(dir[way], file, offset, bits);
+    snprintf(kit_context, sizeof(kit_context),
+             "seed %" PRIu64 ", directory %d (%s), case %" PRIu64 ", %s: byte %" PRIu64
+             " (lsn %" PRIu64 ") xor %u",
+             seed, (int)(recipe - recipes), recipe->name, number, flip->file, flip->offset,
+             flip->lsn, flip->bits);
+    sim_image_at_hand(at);
+    must = must_be_found(flip, often);
+    (void)verify(at, SRC);
+    KIT_CHECK(!must || findings.n > 0, "this damage matters, and was not found");
+    findings_check(flip);
+    sum.flips++;
+    sum.mattered += must;
+    sum.found += findings.n > 0;
+    sum.empty += empty && findings.n == 0;
+    sum.silent += !empty && findings.n == 0;
+    sum.written += often;
+    if (findings.n > 0 || often)
+        salvage(at, flip->torn);
+    sim_image_at_hand(NULL);
+    sim_image_free(at);
 }
 
-/* The same directory without its newest snapshot, without its newest manifest. */
-static void
-ways_make(const struct kit_files *files)
+/* ---- all of them ---- */
+
+static bool
+manifest_names(const struct scree__manifest *m, uint64_t snapshot)
 {
-    char path[KIT_PATH_MAX * 2];
+    for (uint32_t g = 0; g < m->generations; g++)
+        for (uint32_t i = 0; i < m->generation[g].files; i++)
+            if (m->generation[g].file[i].number == snapshot)
+                return true;
+    return false;
+}
 
-    for (int way = NO_SNAPSHOT; way < WAYS; way++) {
-        const char *prefix = way == NO_SNAPSHOT ? "snapshot-" : "manifest-";
-        const char *newest = NULL;
+/* Is this a snapshot that one of the manifests names? A crash may leave others behind: the newest before it is
+   published, one that merging had made in vain. They are not missed. */
+static bool
+snapshot_is_named(size_t i)
+{
+    const char *of = sim_image_name(image[AS_IS], i, NULL) + strlen(SRC "/");
+    struct sim_disk *disk = sim_disk_new(image[AS_IS], 1);
+    enum scree__file_kind kind;
+    uint64_t snapshot, number;
+    bool tmp, named = false;
 
-        for (size_t i = 0; i < files->n; i++) {
-            if (strncmp(files->name[i], prefix, 9) == 0 && files->name[i][25] == '\0')
-                newest = files->name[i];
+    if (scree__snapshot_name_parse(of, &kind, &snapshot, &tmp) && !tmp &&
+        kind == SCREE__SNAPSHOT_FILE) {
+        for (size_t k = 0; k < sim_image_files(image[AS_IS]) && !named; k++) {
+            const char *name = sim_image_name(image[AS_IS], k, NULL) + strlen(SRC "/");
+            struct scree__manifest m;
+
+            named = scree__snapshot_name_parse(name, &kind, &number, &tmp) && !tmp &&
+                    kind == SCREE__MANIFEST_FILE &&
+                    scree__manifest_load_one(sim_disk_env(disk), SRC, number, &m) == 0 &&
+                    manifest_names(&m, snapshot);
         }
-        KIT_CHECK(newest != NULL, "no %s", prefix);
-        kit_dir_copy(dir[AS_IS], dir[way]);
-        snprintf(path, sizeof(path), "%s/%s", dir[way], newest);
-        KIT_CHECK(unlink(path) == 0, "unlink");
     }
+    sim_disk_free(disk);
+    return named;
+}
+
+/* One bit of it in two cases of three, else any. */
+static unsigned char
+bits_of(uint64_t number)
+{
+    uint64_t random = seed * 1000003 + number;
+
+    kit_random(&random);
+    if (kit_below(&random, 3) != 0)
+        return (unsigned char)(1u << kit_below(&random, 8));
+    return (unsigned char)(1 + kit_below(&random, 255));
+}
+
+struct run {
+    uint64_t cases, first; /* 0: every byte; the number to begin with */
+    uint64_t most, number;
+    uint64_t worth; /* bytes that are not amid zeros: a sample is of these */
+    uint64_t random;
+};
+
+static bool
+is_empty(const unsigned char *data, size_t len, size_t at)
+{
+    size_t begin = at / 512 * 512, end = begin + 512 < len ? begin + 512 : len;
+
+    for (size_t i = begin; i < end; i++)
+        if (data[i] != 0)
+            return false;
+    return true;
 }
 
 static void
-whole_check(void)
+file_run(struct run *run, size_t i)
 {
-    uint64_t before = kit_dir_fingerprint(dir[AS_IS], true);
-    int code;
+    uint64_t size;
+    const char *path = sim_image_name(image[AS_IS], i, &size);
+    unsigned char *data = malloc((size_t)size + 1);
+    bool manifest = strncmp(path, SRC "/manifest-", strlen(SRC "/manifest-")) == 0;
+    bool named = strchr(path, '.') == NULL && (manifest || snapshot_is_named(i));
+    bool empty = false, spare = strcmp(path, SRC "/SPARE") == 0;
 
-    for (int way = 0; way < WAYS; way++)
-        KIT_CHECK(look(dir[way]) == RIGHT, "the directory itself is not right (way %d)", way);
-    found_n = 0;
-    code = scree_verify(dir[AS_IS], &options, note, NULL, NULL);
-    findings_show();
-    KIT_CHECK(code == 0 && found_n == 0, "verify finds something in a whole directory: %d", code);
-    code = scree_salvage(dir[AS_IS], rescue, &options, note, NULL, NULL);
-    KIT_CHECK(code == 0 && found_n == 0, "salvage gave %d: %s", code, scree_error_detail());
-    rescued_check("", 0);
-    KIT_CHECK(pages_right == PAGES - 1, "not every page was salvaged");
-    found_n = 0;
-    code = scree_verify(rescue, &options, note, NULL, NULL);
-    KIT_CHECK(code == 0, "verify of what was salvaged gave %d", code);
-    kit_dir_remove(rescue);
-    kit_verify(backup, &options);
-    kit_dir_remove(backup);
-    KIT_CHECK(kit_dir_fingerprint(dir[AS_IS], true) == before, "the source was written to");
-}
+    KIT_CHECK(data != NULL, "no memory");
+    (void)sim_image_get(image[AS_IS], i, 0, data, (size_t)size);
+    for (size_t at = 0; at < size && sum.flips < run->most; at++) {
+        struct flip flip = {
+            .path = path, .file = path + strlen(SRC "/"), .offset = at, .named = named};
+        uint64_t number = run->number++;
 
-/* About so many bytes of it: of those that are not amid zeros, each with the same chance. */
-static uint64_t
-file_run(const char *file, uint64_t cases)
-{
-    size_t len;
-    unsigned char *data = kit_file_read(dir[AS_IS], file, &len);
-    uint64_t worth = 0, run = 0;
-
-    KIT_CHECK(data != NULL, "cannot read %s", file);
-    for (size_t at = 0; at < len; at++)
-        worth += data[at] != 0 || at % 512 == 0;
-    for (size_t at = 0; at < len; at++) {
-        if ((data[at] == 0 && at % 512 != 0) ||
-            (cases < worth && kit_below(&m->random, worth) >= cases))
+        empty = at % 512 == 0 ? is_empty(data, (size_t)size, at) : empty;
+        if (run->cases != 0 &&
+            ((data[at] == 0 && at % 512 != 0) || kit_below(&run->random, run->worth) >= run->cases))
             continue;
-        case_run(file, at, (unsigned char)(1u << kit_below(&m->random, 8)), run % 2 == 0);
-        run++;
+        if (number < run->first || (spare && at % 512 != 0))
+            continue;
+        flip.lsn = lsn_of(flip.file, at);
+        flip.header = strncmp(flip.file, "segment-", 8) == 0 && flip.lsn == 0;
+        flip.torn = flip.lsn >= claim;
+        flip.bits = bits_of(number);
+        case_run(number, &flip, empty);
     }
     free(data);
-    return run;
+}
+
+static uint64_t
+worth_count(void)
+{
+    uint64_t worth = 0;
+
+    for (size_t i = 0; i < sim_image_files(image[AS_IS]); i++) {
+        unsigned char byte;
+        uint64_t size;
+
+        (void)sim_image_name(image[AS_IS], i, &size);
+        for (uint64_t at = 0; at < size; at++)
+            worth +=
+                sim_image_get(image[AS_IS], i, at, &byte, 1) == 1 && (byte != 0 || at % 512 == 0);
+    }
+    return worth;
 }
 
 static void
-directory_run(uint64_t seed, bool close_it, uint64_t cases, uint64_t kilobytes)
+directory_run(const struct recipe *of, struct run run)
 {
-    struct kit_files files;
-    uint64_t total = 0, run = 0;
-    int status = 0;
-    pid_t child;
+    struct sim_disk *disk;
+    uint64_t begin = kit_now_ms(), total = 0, size;
 
-    closed = close_it;
-    memset(m, 0, sizeof(*m));
-    m->random = seed * 2 + close_it;
-    for (int way = 0; way < WAYS; way++)
-        kit_dir_name(dir[way], "verify");
-    kit_dir_name(rescue, "rescue");
-    kit_dir_name(backup, "backup");
-    mattered = silent = pages_lost = pages_stale = pages_right = 0;
-    (void)fflush(stdout);
-    child = fork();
-    KIT_CHECK(child >= 0, "fork");
-    if (child == 0) {
-        child_make(kilobytes);
-        _exit(0);
-    }
-    KIT_CHECK(waitpid(child, &status, 0) == child && status == 0, "making the directory");
-    kit_dir_list(dir[AS_IS], &files);
-    ways_make(&files);
+    recipe = of;
+    memset(&sum, 0, sizeof(sum));
+    snprintf(kit_context, sizeof(kit_context), "seed %" PRIu64 ", %s", seed, of->name);
+    kit_options_small(&options, of->materializer);
+    options.segment_bytes = of->segment_bytes;
+    options.compression_level = of->compression;
+    options.cache_bytes = 1024 * 1024;
+    options.flush_interval_ms = 0;
+    options.snapshot_log_bytes = UINT64_C(1) << 40; /* only when asked for */
+    disk = directory_make();
+    image[AS_IS] = sim_disk_image(disk);
+    sim_disk_free(disk);
+    ways_make();
     whole_check();
-    for (size_t i = 0; i < files.n; i++)
-        total += files.size[i];
-    for (size_t i = 0; i < files.n; i++) {
-        if (strncmp(files.name[i], "DO_NOT", 6) != 0 && strcmp(files.name[i], "SPARE") != 0)
-            run += file_run(files.name[i], cases == 0 ? UINT64_MAX : cases / files.n + 1);
+    backup_remove();
+    memset(&sum, 0, sizeof(sum));
+    run.random = seed;
+    run.worth = worth_count();
+    for (size_t i = 0; i < sim_image_files(image[AS_IS]); i++) {
+        (void)sim_image_name(image[AS_IS], i, &size);
+        total += size;
+        file_run(&run, i);
     }
-    printf("seed %" PRIu64 ", %s: %zu files, %" PRIu64 " bytes, %" PRIu32 " updates; %" PRIu64
-           " flips, %" PRIu64 " mattered, %" PRIu64 " silent; pages right %" PRIu64
-           ", lost %" PRIu64 ", older %" PRIu64 "\n",
-           seed, closed ? "closed" : "crashed", files.n, total, m->n, run, mattered, silent,
-           pages_right, pages_lost, pages_stale);
-    KIT_CHECK(mattered > 0 && silent > 0, "the damage did nothing, or all");
+    printf("seed %" PRIu64 ", %s: %zu files, %" PRIu64 " bytes, %zu updates; %" PRIu64
+           " flips, %" PRIu64 " mattered, %" PRIu64 " found and located, %" PRIu64
+           " silent amid zeros, %" PRIu64 " silent else; %" PRIu64 " opened for writing, %" PRIu64
+           " salvaged: pages right %" PRIu64 ", lost %" PRIu64 ", older %" PRIu64 "; %" PRIu64
+           " ms\n",
+           seed, of->name, sim_image_files(image[AS_IS]), total, l->n, sum.flips, sum.mattered,
+           sum.found, sum.empty, sum.silent, sum.written, sum.salvaged, sum.pages.right,
+           sum.pages.lost, sum.pages.older, kit_now_ms() - begin);
+    (void)fflush(stdout);
+    KIT_CHECK(run.first > 0 || (sum.mattered > 0 && sum.empty + sum.silent > 0),
+              "the damage did nothing, or all");
     for (int way = 0; way < WAYS; way++)
-        kit_dir_remove(dir[way]);
+        sim_image_free(image[way]);
+    ledger_free(l);
 }
 
 int
 main(int argc, char **argv)
 {
-    uint64_t seed = kit_argument(argc, argv, 1, 1);
-    uint64_t cases = kit_argument(argc, argv, 2, 90);
-    uint64_t kilobytes = kit_argument(argc, argv, 3, 600);
+    struct run run = {.cases = kit_argument(argc, argv, 2, 150),
+                      .first = kit_argument(argc, argv, 4, 0),
+                      .most = kit_argument(argc, argv, 5, UINT64_MAX)};
+    uint64_t only = kit_argument(argc, argv, 3, RECIPES);
 
-    m = mmap(NULL, sizeof(*m), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    KIT_CHECK(m != MAP_FAILED, "no memory");
-    kit_options_small(&options, &kit_concat);
-    options.compression_level = 1;
-    options.snapshot_log_bytes = UINT64_C(1) << 40; /* only when asked for */
-    directory_run(seed, false, cases, kilobytes);   /* more can go wrong there */
-    directory_run(seed, true, cases, kilobytes);
+    sim_image_keep("verify-failed", SRC);
+    seed = kit_argument(argc, argv, 1, 1);
+    for (uint64_t i = 0; i < RECIPES; i++) {
+        if (only >= RECIPES || i == only)
+            directory_run(&recipes[i], run);
+    }
     printf("ok\n");
     return 0;
 }

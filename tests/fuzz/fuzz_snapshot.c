@@ -9,6 +9,7 @@
  *         rest.
  */
 #include "snapshot/snapshot_private.h"
+#include "support/mend.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -97,27 +98,6 @@ seen_visit(void *ctx, const struct scree__snapshot_entry *e)
     return 0;
 }
 
-/* Every checksum that can be found is set right. */
-static void
-snapshot_rehash(unsigned char *data, size_t len)
-{
-    size_t at = SCREE__SNAPSHOT_HEADER_BYTES;
-
-    scree__le32_put(data + 12, (uint32_t)XXH3_64bits(data, 12));
-    scree__le64_put(data + 64, XXH3_64bits(data, 64));
-    while (len - at > SCREE__SNAPSHOT_TRAILER_BYTES + SCREE__SNAPSHOT_BLOCK_BYTES) {
-        unsigned char *payload = data + at + SCREE__SNAPSHOT_BLOCK_BYTES;
-        size_t stored = scree__le32_get(data + at + 4);
-
-        if (stored > len - at - SCREE__SNAPSHOT_BLOCK_BYTES)
-            break;
-        scree__le64_put(payload - 8,
-                        XXH3_64bits_withSeed(payload, stored, XXH3_64bits(data + at, 32)));
-        at += SCREE__SNAPSHOT_BLOCK_BYTES + stored;
-    }
-    scree__le64_put(data + len - 8, XXH3_64bits(data, len - 8));
-}
-
 /* As the second file of a generation. */
 static void
 fuzz_delta(const scree_env *env, struct scree__generation *g, const uint8_t uuid[16],
@@ -155,7 +135,7 @@ fuzz_snapshot(const scree_env *env, unsigned char *data, size_t len, int rehash)
 
     if (len >= SCREE__SNAPSHOT_FILE_BYTES_MIN) {
         if (rehash)
-            snapshot_rehash(data, len);
+            mend_snapshot(data, len);
         memcpy(uuid, data + 16, 16);
         g.file[0].number = scree__le64_get(data + 32);
         g.replay_lsn = s.meta.replay_lsn = scree__le64_get(data + 40);
@@ -180,10 +160,8 @@ fuzz_manifest(const scree_env *env, unsigned char *data, size_t len, int rehash)
     uint32_t skipped;
     int rc;
 
-    if (rehash && len >= 24) {
-        scree__le32_put(data + 12, (uint32_t)XXH3_64bits(data, 12));
-        scree__le64_put(data + len - 8, XXH3_64bits(data, len - 8));
-    }
+    if (rehash)
+        mend_manifest(data, len);
     rc = scree__manifest_load(env, "/", &m, &skipped);
     require(rc != 0 || (m.number == 1 && m.segment_bytes >= 65536 && m.generations <= 2));
     require(rc == 0 || (m.number == 0 && rc != -ENOENT));

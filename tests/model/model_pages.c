@@ -1495,7 +1495,7 @@ int
 main(int argc, char **argv)
 {
     uint64_t seed = kit_argument(argc, argv, 1, 1);
-    uint64_t steps = kit_argument(argc, argv, 2, 200000);
+    uint64_t steps = kit_argument(argc, argv, 2, KIT_MUCH(200000, 70000, 200000));
     uint64_t variant = kit_argument(argc, argv, 3, 3);
     int failed = 0;
 

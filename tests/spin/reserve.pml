@@ -3,8 +3,8 @@
  *
  * GOAL      show that the flusher never writes a byte that is not filled, that its bound never goes back,
  *           that nobody waits for ever, and that whoever waits for stable is served.
- * MODELLED  the tail and its fetch_add; one slot a writer; the position published before the fetch_add
- *           and again before a wait for ring space; the flusher's scan (tail first, then each slot once);
+ * MODELLED  the tail and its fetch_add; one slot a writer; the position published before the fetch_add (the
+ *           end of the writer's last record) and again behind it; the flusher's scan (tail first, then each slot once);
  *           streaming of whole blocks; seals by CAS on the tail; syncs; poison; completed and aborted
  *           records (both fill what was reserved: the flusher cannot tell them apart).
  * NOT HERE  weak memory: every edge is store-release then RMW against RMW/load-acquire then
@@ -64,17 +64,15 @@ byte done;          /* writers that have ended */
 /* One writer, NOPS operations. */
 proctype writer(byte me)
 {
-    byte op, from, p, n, i;
+    byte op, p, n, i;
+    byte last = START; /* end of what was reserved last */
 
     do
-    :: atomic { op < NOPS && !poisoned -> n = 1 + (me + op) % 2; from = tail }; /* lengths 1 and 2 */
-        atomic { slot[me] = from; from = 0; changed = true };  /* publish, before the fetch_add */
-        atomic { p = tail; tail = tail + n; changed = true };
+    :: atomic { op < NOPS && !poisoned -> n = 1 + (me + op) % 2 }; /* lengths 1 and 2 */
+        atomic { slot[me] = last; changed = true };  /* publish, before the fetch_add */
+        atomic { p = tail; tail = tail + n; last = tail; changed = true };
 #ifndef STALE_WHILE_WAITING
-        if
-        :: ROOM(p + n)
-        :: else -> atomic { slot[me] = p; changed = true }     /* publish again, before the wait */
-        fi;
+        atomic { slot[me] = p; changed = true };               /* publish again, before any wait */
 #endif
 #ifdef COMPLETE_BEFORE_FILL
         atomic { slot[me] = IDLE; changed = true };

@@ -94,7 +94,7 @@ static struct worker {
     struct history history;
 } workers[THREADS_MAX];
 
-static uint64_t visited, overlaps, batches, validated;
+static uint64_t overlaps, batches, validated;
 
 /* ---- the checker ---- */
 
@@ -154,40 +154,24 @@ call_apply(const struct call *c, struct state *s)
     return true;
 }
 
-/* Depth at most CALLS_MAX. */
 static bool
-search(const struct history *h, uint64_t placed, struct state s)
+history_apply(const void *ctx, uint32_t i, void *state)
 {
-    uint64_t all = h->n == 64 ? UINT64_MAX : ((uint64_t)1 << h->n) - 1;
-    uint64_t first_end = UINT64_MAX;
-
-    if (placed == all)
-        return true;
-    if (tokens_search_seen(placed, kit_hash(&s, sizeof(s), 3)))
-        return false;
-    visited++;
-    for (uint32_t i = 0; i < h->n; i++) {
-        if ((placed >> i & 1) == 0 && h->call[i].end < first_end)
-            first_end = h->call[i].end;
-    }
-    for (uint32_t i = 0; i < h->n; i++) {
-        struct state after = s;
-
-        /* A call that began after another one's end comes after it. */
-        if ((placed >> i & 1) != 0 || h->call[i].start > first_end)
-            continue;
-        if (call_apply(&h->call[i], &after) && search(h, placed | (uint64_t)1 << i, after))
-            return true;
-    }
-    return false;
+    return call_apply((const struct call *)ctx + i, state);
 }
 
 /* L1 */
 static bool
 linearizable(const struct history *h, struct state start)
 {
-    tokens_search_begin();
-    return search(h, 0, start);
+    struct tokens_history t = {
+        .n = h->n, .state_bytes = sizeof(start), .apply = history_apply, .ctx = h->call};
+
+    for (uint32_t i = 0; i < h->n; i++) {
+        t.start[i] = h->call[i].start;
+        t.end[i] = h->call[i].end;
+    }
+    return tokens_search(&t, &start);
 }
 
 /* L2 */
@@ -527,6 +511,6 @@ main(int argc, char **argv)
     printf("seed %" PRIu64 ": %" PRIu64 " rounds, %" PRIu64 " calls checked, %" PRIu64
            " overlapping, %" PRIu64 " batches, %" PRIu64 " validated reads, %" PRIu64
            " states: ok\n",
-           seed, rounds - 1, calls, overlaps, batches, validated, visited);
+           seed, rounds - 1, calls, overlaps, batches, validated, tokens_search_visited());
     return 0;
 }

@@ -1,10 +1,10 @@
 /*
  * stress_bounded.c - for ever: disk, files and memory stay where they are, however much is written (P5).
  *
- * GOAL      a directory that is written to 200 times over does not grow, with holes and without; a single page
- *           overwritten 100,000 times stays within two segments.
+ * GOAL      a directory that is written to 100 times over does not grow, with holes and without; a single page
+ *           overwritten 50,000 times stays within two segments.
  * METHOD    for ever: about 4 MiB of live pages, segments of 64 KiB or 1 MiB, a small cache; puts, appends,
- *           frees and allocates until 200 times the live bytes are written. Every hundredth of it: files, their
+ *           frees and allocates until 100 times the live bytes are written. Every hundredth of it: files, their
  *           blocks, memory, and P5's bound. finite keys: one page of 4 KiB, default options but for a small
  *           cache.
  * ORACLE    P5: disk <= space_amp_target x live + 3 x the log between snapshots + 2 segments + ring + 2 page
@@ -12,7 +12,7 @@
  *           a little. The pages are right at the end and after a reopen (churn.h).
  * NOT HERE  exact books (stress_space), full disks (crash_full, crash_tmpfs_full).
  *
- * stress_bounded [seed] [unused: seconds] [unused: threads] [times over, 200] [overwrites, 100000]
+ * stress_bounded [seed] [unused: seconds] [unused: threads] [times over, 100] [overwrites, 50000]
  */
 #include "support/churn.h"
 
@@ -20,13 +20,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#ifdef KIT_SANITIZED /* ten times slower */
-#define TIMES 40u
-#define OVERWRITES 20000u
-#else
-#define TIMES 200u
-#define OVERWRITES 100000u
-#endif
+#define TIMES KIT_MUCH(100u, 20u, 40u)
+#define OVERWRITES KIT_MUCH(50000u, 10000u, 20000u)
 #define SAMPLES 100u
 #define SLOTS 2000u
 #define LEN_MIN 1000u

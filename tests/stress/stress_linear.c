@@ -59,7 +59,7 @@ struct state {
     uint64_t version;     /* 0: never was */
     uint64_t version_max; /* of all so far */
     uint64_t content;
-    bool live;
+    uint64_t live; /* 0 or 1 */
 };
 
 static scree_cache *cache;
@@ -121,51 +121,25 @@ call_apply(const struct call *c, struct state *s)
     return true;
 }
 
-static uint64_t visited;
 static uint64_t overlaps; /* calls during which another one on that page began */
 
-/* Has this been tried? */
 static bool
-search_seen(uint64_t placed, const struct state *s)
+history_apply(const void *ctx, uint32_t i, void *state)
 {
-    uint64_t word[4] = {s->version, s->version_max, s->content, s->live};
-
-    return tokens_search_seen(placed, kit_hash(word, sizeof(word), 3));
-}
-
-/* Depth at most CALLS_MAX. */
-static bool
-search(const struct history *h, uint64_t placed, struct state s)
-{
-    uint64_t all = h->n == 64 ? UINT64_MAX : ((uint64_t)1 << h->n) - 1;
-    uint64_t first_end = UINT64_MAX;
-
-    if (placed == all)
-        return true;
-    if (search_seen(placed, &s))
-        return false;
-    visited++;
-    for (uint32_t i = 0; i < h->n; i++) {
-        if ((placed >> i & 1) == 0 && h->call[i].end < first_end)
-            first_end = h->call[i].end;
-    }
-    for (uint32_t i = 0; i < h->n; i++) {
-        struct state after = s;
-
-        /* A call that began after another one's end comes after it. */
-        if ((placed >> i & 1) != 0 || h->call[i].start > first_end)
-            continue;
-        if (call_apply(&h->call[i], &after) && search(h, placed | (uint64_t)1 << i, after))
-            return true;
-    }
-    return false;
+    return call_apply((const struct call *)ctx + i, state);
 }
 
 static bool
 linearizable(const struct history *h, struct state start)
 {
-    tokens_search_begin();
-    return search(h, 0, start);
+    struct tokens_history t = {
+        .n = h->n, .state_bytes = sizeof(start), .apply = history_apply, .ctx = h->call};
+
+    for (uint32_t i = 0; i < h->n; i++) {
+        t.start[i] = h->call[i].start;
+        t.end[i] = h->call[i].end;
+    }
+    return tokens_search(&t, &start);
 }
 
 static void
@@ -442,6 +416,6 @@ main(int argc, char **argv)
               "all calls came one after the other: nothing was tested");
     printf("seed %" PRIu64 ": %" PRIu64 " rounds, %" PRIu64 " calls checked, %" PRIu64
            " overlapping, %" PRIu64 " states: ok\n",
-           seed, rounds - 1, calls, overlaps, visited);
+           seed, rounds - 1, calls, overlaps, tokens_search_visited());
     return 0;
 }

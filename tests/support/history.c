@@ -4,6 +4,7 @@
 #include "history.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -26,8 +27,16 @@ history_reset(struct history *h, uint64_t seed)
     h->random = seed;
 }
 
-static uint64_t
-bytes_hash(const void *bytes, size_t len)
+void
+history_become(struct history *h, const struct history *other)
+{
+    memcpy(h, other, offsetof(struct history, bytes));
+    memcpy(h->lsn, other->lsn, other->n * sizeof(h->lsn[0]));
+    memcpy(h->state, other->state, other->n * sizeof(h->state[0]));
+}
+
+uint64_t
+history_hash(const void *bytes, size_t len)
 {
     return kit_hash(bytes, len, 11);
 }
@@ -41,8 +50,11 @@ history_begin(struct history *h, scree_cache *cache)
     KIT_CHECK(code == 0, "the root gave %d", code);
     h->id[0] = SCREE_PAGE_ROOT;
     h->pages = 1;
-    h->state[0].page[0] = (struct history_page){.version = version, .hash = bytes_hash("", 0)};
+    memset(&h->state[0], 0,
+           sizeof(h->state[0])); /* one that is used again has other things there */
+    h->state[0].page[0] = (struct history_page){.version = version, .hash = history_hash("", 0)};
     h->version_any = version;
+    h->lsn[0] = version;
     h->n = 1;
     h->acked = 0;
 }
@@ -61,8 +73,9 @@ page_of(struct history *h, scree_page_id id)
     return at;
 }
 
+/* The next state, as the one before but for these pages; h->len and h->bytes have what they are now. */
 static void
-state_add(struct history *h, uint32_t at, bool live, scree_version version)
+state_add(struct history *h, uint32_t n, const uint32_t *at, const bool *live, uint64_t version)
 {
     struct history_state *s = &h->state[h->n];
 
@@ -70,13 +83,18 @@ state_add(struct history *h, uint32_t at, bool live, scree_version version)
               (unsigned long long)h->version_any);
     kit_env_hold();
     *s = h->state[h->n - 1];
-    s->page[at] = (struct history_page){0, 0, 0};
-    if (live) {
-        s->page[at].version = version;
-        s->page[at].len = h->len[at];
-        s->page[at].hash = bytes_hash(h->bytes[at], h->len[at]);
+    for (uint32_t i = 0; i < n; i++) {
+        struct history_page *page = &s->page[at[i]];
+
+        *page = (struct history_page){0, 0, 0};
+        if (live[i]) {
+            page->version = version;
+            page->len = h->len[at[i]];
+            page->hash = history_hash(h->bytes[at[i]], page->len);
+        }
     }
     h->version_any = version;
+    h->lsn[h->n] = version;
     h->n++;
     kit_env_release();
 }
@@ -86,6 +104,7 @@ step_allocate(struct history *h, scree_cache *cache, const unsigned char *bytes,
 {
     scree_page_id id = 0;
     scree_version version = 0;
+    bool live = true;
     uint32_t at = 0;
     int code;
 
@@ -100,7 +119,7 @@ step_allocate(struct history *h, scree_cache *cache, const unsigned char *bytes,
     at = page_of(h, id);
     memcpy(h->bytes[at], bytes, len);
     h->len[at] = len;
-    state_add(h, at, true, version);
+    state_add(h, 1, &at, &live, version);
     return 0;
 }
 
@@ -113,7 +132,7 @@ step_update(struct history *h, scree_cache *cache, uint32_t at, const unsigned c
     scree_slice slice = kit_slice(bytes, len);
     uint64_t kind = kit_below(&h->random, 100);
     bool appends = kind < 55 && h->len[at] + len <= HISTORY_BYTES;
-    bool frees = kind >= 90 && at != 0;
+    bool frees = kind >= 90 && at != 0, live = !frees;
     int code;
 
     if (appends && kind < 35)
@@ -132,28 +151,200 @@ step_update(struct history *h, scree_cache *cache, uint32_t at, const unsigned c
         h->len[at] = 0;
     memcpy(h->bytes[at] + h->len[at], bytes, frees ? 0 : len);
     h->len[at] += frees ? 0 : len;
-    state_add(h, at, !frees, version);
+    state_add(h, 1, &at, &live, version);
     return 0;
+}
+
+static uint32_t
+bytes_random(struct history *h, unsigned char bytes[HISTORY_BYTES])
+{
+    uint32_t len = (uint32_t)kit_below(&h->random, h->len_max != 0                 ? h->len_max
+                                                   : kit_below(&h->random, 8) == 0 ? 900
+                                                                                   : 80);
+    uint64_t word = kit_random(&h->random);
+
+    for (uint32_t i = 0; i < len; i++)
+        bytes[i] = (unsigned char)((word >> (i % 8 * 8)) + i);
+    if (len > 0 && bytes[0] == KIT_UNMERGEABLE)
+        bytes[0] = 7;
+    return len;
 }
 
 int
 history_step(struct history *h, scree_cache *cache)
 {
     unsigned char bytes[HISTORY_BYTES];
-    uint32_t len = (uint32_t)kit_below(&h->random, h->len_max != 0                 ? h->len_max
-                                                   : kit_below(&h->random, 8) == 0 ? 900
-                                                                                   : 80);
-    uint64_t word = kit_random(&h->random);
+    uint32_t len = bytes_random(h, bytes);
     uint32_t at = (uint32_t)kit_below(&h->random, HISTORY_PAGES);
 
     KIT_CHECK(h->n < HISTORY_STEPS, "the test's own limit");
-    for (uint32_t i = 0; i < len; i++)
-        bytes[i] = (unsigned char)((word >> (i % 8 * 8)) + i);
-    if (len > 0 && bytes[0] == KIT_UNMERGEABLE)
-        bytes[0] = 7;
     if (at >= h->pages || h->state[h->n - 1].page[at].version == 0)
         return step_allocate(h, cache, bytes, len);
     return step_update(h, cache, at, bytes, len);
+}
+
+/* ---- batches ---- */
+
+#define DRAFT_PAGES 6u
+
+/* A batch that is being put together: what its pages will be. */
+struct draft {
+    scree_batch *batch;
+    bool chosen; /* allocates by ids of its own */
+    uint32_t n;
+    uint32_t at[DRAFT_PAGES];
+    bool live[DRAFT_PAGES];
+    uint32_t len[DRAFT_PAGES];
+    unsigned char bytes[DRAFT_PAGES][HISTORY_BYTES];
+    uint32_t betweens;
+    struct history_between between[2 * DRAFT_PAGES];
+};
+
+static void
+draft_between(struct draft *d, scree_page_id id, const unsigned char *bytes, uint32_t len)
+{
+    d->between[d->betweens++] = (struct history_between){id, history_hash(bytes, len), len};
+}
+
+static bool
+draft_has(const struct draft *d, uint32_t at)
+{
+    for (uint32_t i = 0; i < d->n; i++)
+        if (d->at[i] == at)
+            return true;
+    return false;
+}
+
+/* A page that is not live: by its old id, or by a new one, if the test has room for one. Not both in one
+   batch: a new one may be an old one. */
+static int
+draft_allocate(struct history *h, struct draft *d, uint32_t at)
+{
+    uint32_t i = d->n;
+    scree_page_id id;
+    int code;
+
+    if (d->chosen ? at >= h->pages : h->pages + DRAFT_PAGES > HISTORY_PAGES)
+        return 0;
+    d->len[i] = bytes_random(h, d->bytes[i]);
+    if (d->chosen) {
+        code = scree_batch_allocate_at(d->batch, h->id[at], kit_slice(d->bytes[i], d->len[i]));
+    } else {
+        code = scree_batch_allocate(d->batch, kit_slice(d->bytes[i], d->len[i]), &id);
+        at = code == 0 ? page_of(h, id) : 0;
+    }
+    if (code != 0)
+        return code;
+    d->at[i] = at;
+    d->live[i] = true;
+    d->n++;
+    return 0;
+}
+
+/* One that comes and goes within the batch. */
+static int
+draft_fleeting(struct history *h, struct draft *d)
+{
+    unsigned char bytes[HISTORY_BYTES];
+    uint32_t len = bytes_random(h, bytes);
+    scree_page_id id;
+    int code = scree_batch_allocate(d->batch, kit_slice(bytes, len), &id);
+
+    draft_between(d, id, bytes, len);
+    return code != 0 ? code : scree_batch_free(d->batch, id, 0);
+}
+
+/* One or two steps on a live page. */
+static int
+draft_update(struct history *h, struct draft *d, uint32_t at)
+{
+    uint64_t version = h->state[h->n - 1].page[at].version, kind = kit_below(&h->random, 100);
+    uint32_t i = d->n, len;
+    unsigned char bytes[HISTORY_BYTES];
+    int code = 0;
+
+    if (kind < 15)
+        return scree_batch_check(d->batch, h->id[at], version);
+    d->at[i] = at;
+    d->live[i] = true;
+    d->len[i] = h->len[at];
+    memcpy(d->bytes[i], h->bytes[at], h->len[at]);
+    d->n++;
+    if (kind < 60) {
+        d->len[i] = bytes_random(h, d->bytes[i]);
+        code = scree_batch_set(d->batch, h->id[at], version, kit_slice(d->bytes[i], d->len[i]));
+    }
+    len = bytes_random(h, bytes);
+    draft_between(d, h->id[at], d->bytes[i], d->len[i]);
+    if (code == 0 && kind >= 40 && kind < 85 && d->len[i] + len <= HISTORY_BYTES) {
+        memcpy(d->bytes[i] + d->len[i], bytes, len);
+        d->len[i] += len;
+        code = scree_batch_merge(d->batch, h->id[at], version, kit_slice(bytes, len));
+    } else if (code == 0 && kind >= 60 && at != 0) {
+        d->live[i] = false;
+        code = scree_batch_free(d->batch, h->id[at], version);
+    } else if (code == 0 && kind >= 60) {
+        d->n--;
+    }
+    return code;
+}
+
+static int
+draft_commit(struct history *h, struct draft *d)
+{
+    scree_lsn lsn = 0;
+    scree_page_id conflict = 0;
+    int code = scree_batch_commit(d->batch, &lsn, &conflict);
+
+    /* An id that was freed a moment ago, or that was handed out twice, as it had been chosen and freed. */
+    if (code == SCREE_E_BUSY || (code == SCREE_E_CONFLICT && !d->chosen))
+        return 0;
+    if (code != 0)
+        return code;
+    kit_env_hold();
+    for (uint32_t i = 0; i < d->betweens && h->betweens < HISTORY_STEPS; i++)
+        h->between[h->betweens++] = d->between[i];
+    kit_env_release();
+    if (d->n == 0)
+        return 0;
+    for (uint32_t i = 0; i < d->n; i++) {
+        h->len[d->at[i]] = d->live[i] ? d->len[i] : 0;
+        memcpy(h->bytes[d->at[i]], d->bytes[i], d->live[i] ? d->len[i] : 0);
+    }
+    state_add(h, d->n, d->at, d->live, lsn);
+    return 0;
+}
+
+int
+history_batch(struct history *h, scree_cache *cache)
+{
+    static _Thread_local struct draft draft;
+    struct draft *d = &draft;
+    uint32_t pages = 1 + (uint32_t)kit_below(&h->random, DRAFT_PAGES);
+    int code;
+
+    KIT_CHECK(h->n < HISTORY_STEPS, "the test's own limit");
+    d->n = d->betweens = 0;
+    d->chosen = kit_below(&h->random, 2) == 0;
+    code = scree_batch_begin(cache, &d->batch);
+    if (code != 0)
+        return code;
+    for (uint32_t i = 0; i < pages && code == 0; i++) {
+        uint32_t at = (uint32_t)kit_below(&h->random, HISTORY_PAGES);
+
+        if (draft_has(d, at))
+            continue;
+        if (at < h->pages && h->state[h->n - 1].page[at].version != 0)
+            code = draft_update(h, d, at);
+        else
+            code = draft_allocate(h, d, at);
+        if (code == 0 && !d->chosen && kit_below(&h->random, 8) == 0)
+            code = draft_fleeting(h, d);
+    }
+    if (code == 0)
+        return draft_commit(h, d);
+    scree_batch_abort(d->batch);
+    return code;
 }
 
 int
@@ -214,7 +405,7 @@ history_look(const struct history *h, scree_cache *cache, struct history_seen *s
                   kit_code_name(result));
         seen_out->state.page[at].version = version;
         seen_out->state.page[at].len = (uint32_t)len;
-        seen_out->state.page[at].hash = bytes_hash(buffer, len);
+        seen_out->state.page[at].hash = history_hash(buffer, len);
     }
     return code == SCREE_E_NOT_FOUND ? 0 : code;
 }
@@ -227,21 +418,45 @@ page_matches(const struct history_page *a, const struct history_page *b)
     return a->version == 0 || (a->len == b->len && a->hash == b->hash);
 }
 
+bool
+history_matches(const struct history *h, const struct history_seen *seen, uint32_t at)
+{
+    for (uint32_t i = 0; i < HISTORY_PAGES; i++) {
+        const struct history_page *page = &h->state[at].page[i];
+
+        if (seen->failed[i] ? page->version == 0 : !page_matches(page, &seen->state.page[i]))
+            return false;
+    }
+    return seen->strangers == 0;
+}
+
+bool
+history_between(const struct history *h, scree_page_id id, const void *bytes, size_t len)
+{
+    uint64_t hash = history_hash(bytes, len);
+
+    KIT_CHECK(h->betweens < HISTORY_STEPS, "the test's own limit");
+    for (uint32_t i = 0; i < h->betweens; i++)
+        if (h->between[i].id == id && h->between[i].len == len && h->between[i].hash == hash)
+            return true;
+    return false;
+}
+
+bool
+history_fleeting(const struct history *h, scree_page_id id)
+{
+    for (uint32_t i = 0; i < h->betweens; i++)
+        if (h->between[i].id == id)
+            return true;
+    return false;
+}
+
 int
 history_find(const struct history *h, const struct history_seen *seen, uint32_t from)
 {
-    if (seen->strangers > 0)
-        return -1;
-    for (uint32_t k = h->n; k-- > from;) {
-        uint32_t at = 0;
-
-        while (at < HISTORY_PAGES &&
-               (seen->failed[at] ? h->state[k].page[at].version != 0
-                                 : page_matches(&h->state[k].page[at], &seen->state.page[at])))
-            at++;
-        if (at == HISTORY_PAGES)
+    for (uint32_t k = h->n; seen->strangers == 0 && k-- > from;)
+        if (history_matches(h, seen, k))
             return (int)k;
-    }
     return -1;
 }
 

@@ -10,23 +10,30 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 char kit_context[512] = "";
+void (*kit_on_failure)(void) = NULL;
 
 void
 kit_failed(const char *file, int line, const char *what, const char *format, ...)
 {
+    void (*told)(void) = kit_on_failure;
     va_list arguments;
 
+    kit_on_failure = NULL;
     printf("FAILED %s:%d [%s] %s: ", file, line, kit_context, what);
     va_start(arguments, format);
     vprintf(format, arguments);
     va_end(arguments);
     printf(" (last detail: %s)\n", scree_error_detail());
+    fflush(stdout); /* `told` may end the process */
+    if (told != NULL)
+        told();
     fflush(stdout);
     _exit(1);
 }
@@ -195,6 +202,12 @@ kit_dir_list(const char *path, struct kit_files *files)
 uint64_t
 kit_dir_fingerprint(const char *path, bool with_times)
 {
+    return kit_dir_fingerprint_but(path, with_times, NULL);
+}
+
+uint64_t
+kit_dir_fingerprint_but(const char *path, bool with_times, const char *but)
+{
     struct kit_files files;
     uint64_t hash = 0;
 
@@ -203,8 +216,11 @@ kit_dir_fingerprint(const char *path, bool with_times)
         char name[KIT_PATH_MAX];
         struct stat about;
         size_t len = 0;
-        unsigned char *data = kit_file_read(path, files.name[i], &len);
+        unsigned char *data;
 
+        if (but != NULL && strncmp(files.name[i], but, strlen(but)) == 0)
+            continue;
+        data = kit_file_read(path, files.name[i], &len);
         hash = kit_hash(files.name[i], strlen(files.name[i]), hash);
         hash = kit_hash(data, len, hash);
         free(data);
@@ -401,6 +417,8 @@ kit_fork(void)
     fflush(stdout);
     child = fork();
     KIT_CHECK(child >= 0, "fork");
+    if (child == 0) /* also a child that is stopped, whose parent found a failure */
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
     return child;
 }
 

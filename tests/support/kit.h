@@ -24,6 +24,15 @@
 #endif
 #endif
 
+/* How much a test does unless told otherwise: less where each step takes far longer. */
+#ifdef KIT_SANITIZED
+#define KIT_MUCH(plain, sanitized, debug) (sanitized)
+#elif !defined(__OPTIMIZE__)
+#define KIT_MUCH(plain, sanitized, debug) (debug)
+#else
+#define KIT_MUCH(plain, sanitized, debug) (plain)
+#endif
+
 /* ---- random numbers: the same everywhere for the same seed (splitmix64) ---- */
 uint64_t kit_random(uint64_t *state);
 /* 0 .. n - 1 */
@@ -40,6 +49,8 @@ void kit_dir_remove(const char *path);
 void kit_dir_copy(const char *from, const char *to);
 /* Everything that could change in a directory: names, sizes, bytes and, if asked, times. */
 uint64_t kit_dir_fingerprint(const char *path, bool with_times);
+/* But for files whose names begin so; NULL: for none. */
+uint64_t kit_dir_fingerprint_but(const char *path, bool with_times, const char *but);
 
 struct kit_files {
     size_t n;
@@ -138,6 +149,8 @@ void kit_env_release(void);
 
 /* ---- checks of the plain mains: print and end the process with status 1 ---- */
 extern char kit_context[512]; /* printed with every failure: seed and step */
+/* Called once by a failure, before the process ends; NULL: nobody. */
+extern void (*kit_on_failure)(void);
 _Noreturn __attribute__((format(printf, 4, 5))) void
 kit_failed(const char *file, int line, const char *what, const char *format, ...);
 #define KIT_CHECK(x, ...)                                    \
@@ -145,7 +158,7 @@ kit_failed(const char *file, int line, const char *what, const char *format, ...
         if (!(x))                                            \
             kit_failed(__FILE__, __LINE__, #x, __VA_ARGS__); \
     } while (0)
-/* fork, with nothing printed twice; 0 in the child, which ends by _exit. */
+/* fork, with nothing printed twice; 0 in the child, which ends by _exit, and with its parent. */
 pid_t kit_fork(void);
 /* The child's exit status, or more than 255 for one that a signal ended, which is told. */
 int kit_join(pid_t child);

@@ -76,14 +76,18 @@ static struct {
 } memo[MEMO_SIZE];
 static uint64_t searches;
 
-void
-tokens_search_begin(void)
+static uint64_t visited;
+
+uint64_t
+tokens_search_visited(void)
 {
-    searches++;
+    return visited;
 }
 
-bool
-tokens_search_seen(uint64_t placed, uint64_t state)
+/* Were the calls of this set placed before, with this state after them? Remembers it. A full neighbourhood
+   forgets: only time is lost. */
+static bool
+search_seen(uint64_t placed, uint64_t state)
 {
     uint64_t at = kit_hash(&placed, sizeof(placed), state);
 
@@ -101,4 +105,41 @@ tokens_search_seen(uint64_t placed, uint64_t state)
         }
     }
     return false;
+}
+
+/* Depth at most TOKENS_CALLS_MAX. */
+static bool
+search(const struct tokens_history *h, uint64_t placed, const void *state)
+{
+    uint64_t all = h->n == 64 ? UINT64_MAX : ((uint64_t)1 << h->n) - 1;
+    uint64_t first_end = UINT64_MAX;
+
+    if (placed == all)
+        return true;
+    if (search_seen(placed, kit_hash(state, h->state_bytes, 3)))
+        return false;
+    visited++;
+    for (uint32_t i = 0; i < h->n; i++) {
+        if ((placed >> i & 1) == 0 && h->end[i] < first_end)
+            first_end = h->end[i];
+    }
+    for (uint32_t i = 0; i < h->n; i++) {
+        _Alignas(8) unsigned char after[TOKENS_STATE_MAX];
+
+        /* A call that began after another one's end comes after it. */
+        if ((placed >> i & 1) != 0 || h->start[i] > first_end)
+            continue;
+        memcpy(after, state, h->state_bytes);
+        if (h->apply(h->ctx, i, after) && search(h, placed | (uint64_t)1 << i, after))
+            return true;
+    }
+    return false;
+}
+
+bool
+tokens_search(const struct tokens_history *h, const void *start)
+{
+    KIT_CHECK(h->n <= TOKENS_CALLS_MAX && h->state_bytes <= TOKENS_STATE_MAX, "a search too large");
+    searches++;
+    return search(h, 0, start);
 }

@@ -19,10 +19,22 @@ uint64_t tokens_draw(uint64_t *random);
 uint64_t tokens_add(uint64_t content, uint64_t token);
 uint64_t tokens_content(const unsigned char *bytes, size_t len);
 
-/* Wing and Gong's search, of one thread: a new one begins. */
-void tokens_search_begin(void);
-/* Were the calls of this set placed before, with this state after them? Remembers it. A full neighbourhood
-   forgets: only time is lost. */
-bool tokens_search_seen(uint64_t placed, uint64_t state);
+#define TOKENS_CALLS_MAX 64u /* a bit each */
+
+/* A history for Wing and Gong's search: is there an order of its calls, in keeping with real time, in which
+   each of them is answered as it was? */
+struct tokens_history {
+    uint32_t n; /* calls, at most TOKENS_CALLS_MAX */
+    uint64_t start[TOKENS_CALLS_MAX], end[TOKENS_CALLS_MAX];
+    size_t state_bytes; /* no padding: states are compared byte by byte */
+    /* Would things in this state have answered call i so? Then they are in the state after. */
+    bool (*apply)(const void *ctx, uint32_t i, void *state);
+    const void *ctx;
+};
+#define TOKENS_STATE_MAX 128u
+/* By one thread at a time. With a memo over (calls placed, state). */
+bool tokens_search(const struct tokens_history *h, const void *start);
+/* States visited by all searches. */
+uint64_t tokens_search_visited(void);
 
 #endif

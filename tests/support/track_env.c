@@ -1,9 +1,9 @@
 /*
  * track_env.c - see track_env.h.
  *
- * WORD   calls, changes, clones, unsynced: counters, fetch_add relaxed.   watched, dirty: of a file number,
- *        stored by the thread that opens or writes it, relaxed: a file below the directory is one thread's.
- *          names_dirty: the same.
+ * WORD   calls, behind, changes, clones, unsynced: counters, fetch_add relaxed.   watched, dirty: of a file
+ *        number, stored by the thread that opens or writes it, relaxed: a file below the directory is one
+ *          thread's. names_dirty, marker_gone: the same.
  * EDGES  E0 the plan: stored with release by who makes it, loaded with acquire by each call. Plans are
  *        kept: a call under way may look at an old one.
  * INVARIANTS  none.   LIFETIME  static.
@@ -24,8 +24,8 @@ struct planned {
     struct track_plan plan;
 };
 static _Atomic(struct planned *) planned;
-static _Atomic uint64_t calls, changes, clones, unsynced;
-static _Atomic bool watched[FILES], dirty[FILES], names_dirty;
+static _Atomic uint64_t calls, behind, changes, clones, unsynced;
+static _Atomic bool watched[FILES], dirty[FILES], names_dirty, marker_gone;
 static _Thread_local bool thread_marked;
 static const scree_env *posix_env;
 
@@ -40,10 +40,12 @@ track_plan(const struct track_plan *plan)
     p->before = atomic_load_explicit(&planned, memory_order_relaxed);
     atomic_store_explicit(&planned, p, memory_order_release); /* E0 */
     atomic_store_explicit(&calls, 0, memory_order_relaxed);
+    atomic_store_explicit(&behind, 0, memory_order_relaxed);
     atomic_store_explicit(&changes, 0, memory_order_relaxed);
     atomic_store_explicit(&clones, 0, memory_order_relaxed);
     atomic_store_explicit(&unsynced, 0, memory_order_relaxed);
     atomic_store_explicit(&names_dirty, false, memory_order_relaxed);
+    atomic_store_explicit(&marker_gone, false, memory_order_relaxed);
 }
 
 static const struct track_plan *
@@ -98,8 +100,12 @@ count(_Atomic uint64_t *counter)
 static bool
 call_kills(void)
 {
-    return thread_marked &&
-           atomic_fetch_add_explicit(&calls, 1, memory_order_relaxed) + 1 == now()->kill_at;
+    if (!thread_marked)
+        return false;
+    if (atomic_load_explicit(&marker_gone, memory_order_relaxed) &&
+        atomic_fetch_add_explicit(&behind, 1, memory_order_relaxed) + 1 == now()->kill_behind)
+        return true;
+    return atomic_fetch_add_explicit(&calls, 1, memory_order_relaxed) + 1 == now()->kill_at;
 }
 
 static void
@@ -243,18 +249,23 @@ static int
 track_unlink(void *ctx, const char *path)
 {
     const char *name = strrchr(path, '/');
+    bool marker = path_is_watched(path) && now()->marker != NULL && name != NULL &&
+                  strcmp(name + 1, now()->marker) == 0;
     int rc = 0;
 
     (void)ctx;
     call_counted();
     if (path_is_watched(path)) {
-        if (now()->marker != NULL && name != NULL && strcmp(name + 1, now()->marker) == 0 &&
-            atomic_load_explicit(&names_dirty, memory_order_relaxed))
+        if (marker && atomic_load_explicit(&names_dirty, memory_order_relaxed))
             count(&unsynced);
         rc = change_fails();
         atomic_store_explicit(&names_dirty, true, memory_order_relaxed);
     }
-    return rc != 0 ? rc : posix_env->unlink(posix_env->ctx, path);
+    if (rc == 0)
+        rc = posix_env->unlink(posix_env->ctx, path);
+    if (rc == 0 && marker)
+        atomic_store_explicit(&marker_gone, true, memory_order_relaxed);
+    return rc;
 }
 
 static int

@@ -18,7 +18,8 @@ struct track_plan {
         *marker; /* when the file of this name below it is unlinked, everything must be synced */
     uint64_t
         kill_at; /* the n-th call of the marked thread ends the process, 0: none. A write does its half */
-    uint64_t fail_at; /* the n-th changing call below the directory returns the code, 0: none */
+    uint64_t kill_behind; /* the same, of its calls behind the one that unlinked the marker */
+    uint64_t fail_at;     /* the n-th changing call below the directory returns the code, 0: none */
     int code;
     bool reflink; /* the env can clone (by copying) */
 };

@@ -1,14 +1,14 @@
 /*
- * snapshot_fixture.h - a directory of one's own, and an env that fails the n-th call, for
- * test_snapshot.c and test_manifest.c.
+ * snapshot_fixture.h - a directory of one's own, checksums set right, and an env that fails the n-th call, for
+ * test_snapshot.c, test_delta.c and test_manifest.c.
  */
 #ifndef SNAPSHOT_FIXTURE_H
 #define SNAPSHOT_FIXTURE_H
 
 #include "snapshot/snapshot_private.h"
+#include "support/kit.h"
+#include "unit/claims.h"
 
-#include <criterion/criterion.h>
-#include <criterion/new/assert.h>
 #include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
@@ -16,6 +16,9 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+static const uint8_t uuid[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+static const scree_slice no_state = {NULL, 0};
 
 /* ---- directory ---- */
 
@@ -144,6 +147,29 @@ fixture_example(unsigned n, unsigned char *bytes, size_t cap)
     }
     fclose(f);
     return len;
+}
+
+/* Set right every checksum that can be found, and the manifest. */
+static inline void
+fixture_rehash(unsigned char *data, size_t len, struct scree__snapshot_file *f)
+{
+    size_t at = SCREE__SNAPSHOT_HEADER_BYTES;
+
+    scree__le32_put(data + 12, (uint32_t)XXH3_64bits(data, 12));
+    scree__le64_put(data + 64, XXH3_64bits(data, 64));
+    while (len - at > SCREE__SNAPSHOT_TRAILER_BYTES + SCREE__SNAPSHOT_BLOCK_BYTES) {
+        size_t stored = scree__le32_get(data + at + 4);
+
+        if (stored > len - at - SCREE__SNAPSHOT_BLOCK_BYTES)
+            break;
+        scree__le64_put(data + at + 32,
+                        XXH3_64bits_withSeed(data + at + SCREE__SNAPSHOT_BLOCK_BYTES, stored,
+                                             XXH3_64bits(data + at, 32)));
+        at += SCREE__SNAPSHOT_BLOCK_BYTES + stored;
+    }
+    scree__le64_put(data + len - 8, XXH3_64bits(data, len - 8));
+    f->bytes = len;
+    f->hash = XXH3_64bits(data, len);
 }
 
 /* ---- an env that fails ---- */

@@ -4,8 +4,8 @@
  */
 #include "support/track_env.h"
 #include "unit/cache_fixture.h"
+#include "unit/claims.h"
 
-#include <criterion/new/assert.h>
 #include <errno.h>
 #include <sys/stat.h>
 #include <unistd.h>

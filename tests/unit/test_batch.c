@@ -4,8 +4,8 @@
  */
 #include "base/base.h"
 #include "cache_fixture.h"
+#include "unit/claims.h"
 
-#include <criterion/new/assert.h>
 #include <pthread.h>
 #include <string.h>
 #include <sys/wait.h>

@@ -2,9 +2,7 @@
  * test_clock.c - the eviction policy's pure functions: what the hand makes of a mark, and of the share.
  */
 #include "pagecache/clock.h"
-
-#include <criterion/criterion.h>
-#include <criterion/new/assert.h>
+#include "unit/claims.h"
 
 static uint8_t
 mark_of(unsigned heat, bool referenced)

@@ -3,8 +3,8 @@
  * callbacks, and what each call says about them. Whatever fails says why.
  */
 #include "cache_fixture.h"
+#include "unit/claims.h"
 
-#include <criterion/new/assert.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>

@@ -11,25 +11,12 @@
 #define POSITIONS_MAX 12u
 #define STEPS_MAX 12u
 
-static const uint8_t uuid[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-static const scree_slice no_state = {NULL, 0};
-
 #define SUITE(name) TestSuite(name, .init = fixture_make, .fini = fixture_remove)
 SUITE(delta_chain);
 SUITE(delta_bytes);
 SUITE(delta_refusal);
 SUITE(delta_merge);
 SUITE(delta_fault);
-
-static uint64_t
-random_next(uint64_t *state)
-{
-    uint64_t z = (*state += UINT64_C(0x9e3779b97f4a7c15));
-
-    z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
-    return z ^ z >> 31;
-}
 
 /* ---- the model ---- */
 
@@ -62,7 +49,7 @@ index_of(uint64_t id)
 static struct scree__position
 record(struct model *m)
 {
-    struct scree__position p = {m->lsn, 8 * (1 + (uint32_t)(random_next(&m->seed) % 30))};
+    struct scree__position p = {m->lsn, 8 * (1 + (uint32_t)(kit_random(&m->seed) % 30))};
 
     m->lsn += p.disk_len;
     return p;
@@ -71,9 +58,9 @@ record(struct model *m)
 static void
 change(struct model *m)
 {
-    uint64_t at = random_next(&m->seed) % PAGES;
-    struct page *p = &m->page[random_next(&m->seed) % 3 == 0 ? at : at % (PAGES / 10)];
-    uint64_t kind = random_next(&m->seed) % 8;
+    uint64_t at = kit_random(&m->seed) % PAGES;
+    struct page *p = &m->page[kit_random(&m->seed) % 3 == 0 ? at : at % (PAGES / 10)];
+    uint64_t kind = kit_random(&m->seed) % 8;
     struct scree__position r = record(m);
 
     if (p->n > 0 && kind == 0) { /* freed */
@@ -155,7 +142,7 @@ snapshot(struct model *m)
     memcpy(meta.uuid, uuid, 16);
     for (unsigned i = 0; i < PAGES; i++) {
         m->noted[i] = m->page[i];
-        if (random_next(&m->seed) % 8 == 0)
+        if (kit_random(&m->seed) % 8 == 0)
             change(m);
     }
     m->chain.replay_lsn = meta.replay_lsn;
@@ -170,7 +157,7 @@ model_make(struct model *m, uint64_t seed, uint32_t files)
 {
     model_init(m, seed);
     while (m->chain.files < files) {
-        uint64_t changes = random_next(&m->seed) % 100;
+        uint64_t changes = kit_random(&m->seed) % 100;
 
         while (changes-- > 0)
             change(m);
@@ -261,7 +248,7 @@ Test(delta_chain, is_the_table_that_the_last_walk_saw, .timeout = 60)
         for (unsigned i = 0; i < STEPS_MAX; i++) {
             snapshot(&m);
             chain_check(&m, &m.chain, "chain");
-            for (uint64_t n = random_next(&m.seed) % 200; n > 0; n--)
+            for (uint64_t n = kit_random(&m.seed) % 200; n > 0; n--)
                 change(&m);
         }
     }
@@ -353,9 +340,9 @@ Test(delta_bytes, changed_page_of_a_hundred_takes_fourteen_bytes_at_most, .timeo
     uint64_t seed = 1, id = 0;
 
     for (unsigned i = 0; i < 5000; i++) {
-        struct scree__position p = {SINCE + random_next(&seed) % (UINT64_C(1) << 30) * 8, 8008};
+        struct scree__position p = {SINCE + kit_random(&seed) % (UINT64_C(1) << 30) * 8, 8008};
         struct scree__snapshot_entry e = {
-            .id = id += 1 + random_next(&seed) % 200, .positions = &p, .n = 1, .added = i % 2};
+            .id = id += 1 + kit_random(&seed) % 200, .positions = &p, .n = 1, .added = i % 2};
 
         e.version = p.lsn + p.disk_len;
         scree__snapshot_entry_put(&enc, &e);
@@ -397,29 +384,6 @@ Test(delta_refusal, what_belongs_to_the_files_before, .timeout = 10)
 }
 
 /* ---- damage and hostile bytes ---- */
-
-/* Set right every checksum that can be found, and the manifest. */
-static void
-rehash(unsigned char *data, size_t len, struct scree__snapshot_file *f)
-{
-    size_t at = SCREE__SNAPSHOT_HEADER_BYTES;
-
-    scree__le32_put(data + 12, (uint32_t)XXH3_64bits(data, 12));
-    scree__le64_put(data + 64, XXH3_64bits(data, 64));
-    while (len - at > SCREE__SNAPSHOT_TRAILER_BYTES + SCREE__SNAPSHOT_BLOCK_BYTES) {
-        size_t stored = scree__le32_get(data + at + 4);
-
-        if (stored > len - at - SCREE__SNAPSHOT_BLOCK_BYTES)
-            break;
-        scree__le64_put(data + at + 32,
-                        XXH3_64bits_withSeed(data + at + SCREE__SNAPSHOT_BLOCK_BYTES, stored,
-                                             XXH3_64bits(data + at, 32)));
-        at += SCREE__SNAPSHOT_BLOCK_BYTES + stored;
-    }
-    scree__le64_put(data + len - 8, XXH3_64bits(data, len - 8));
-    f->bytes = len;
-    f->hash = XXH3_64bits(data, len);
-}
 
 static int
 sane_visit(void *ctx, const struct scree__snapshot_entry *e)
@@ -480,7 +444,7 @@ Test(delta_refusal, every_changed_byte_gives_an_error_or_sane_entries, .timeout 
 
         memcpy(copy, data, len);
         copy[i / sizeof by] ^= by[i % sizeof by];
-        rehash(copy, len, &g.file[1]);
+        fixture_rehash(copy, len, &g.file[1]);
         fixture_write("snapshot-0000000000000003", copy, len);
         rc = scree__snapshot_load(scree_env_posix(), fixture_dir, &g, uuid, 1, sane_visit, NULL,
                                   &out);
@@ -518,8 +482,8 @@ Test(delta_merge, any_files_into_one_say_what_they_said, .timeout = 120)
         model_make(&m, seed, 2 + seed % STEPS_MAX);
         g = m.chain;
         while (g.files > 1) {
-            uint32_t first = (uint32_t)(random_next(&m.seed) % g.files);
-            uint32_t n = 1 + (uint32_t)(random_next(&m.seed) % (g.files - first));
+            uint32_t first = (uint32_t)(kit_random(&m.seed) % g.files);
+            uint32_t n = 1 + (uint32_t)(kit_random(&m.seed) % (g.files - first));
 
             cr_assert(eq(int, merge_files(scree_env_posix(), &g, first, n, ++m.numbers, &made), 0),
                       "%s", scree_error_detail());

@@ -3,9 +3,8 @@
  * return short counts, stall, lie and fail.
  */
 #include "env/env.h"
+#include "unit/claims.h"
 
-#include <criterion/criterion.h>
-#include <criterion/new/assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -693,4 +692,20 @@ Test(env_posix_rest, every_member_is_set)
     memcpy(members, (const char *)env + offsetof(scree_env, open), sizeof members);
     for (size_t i = 0; i < sizeof members / sizeof members[0]; i++)
         cr_assert(members[i] != NULL, "member %zu", i);
+}
+
+/* ---- names.c ---- */
+
+Test(env_small_file, a_sync_of_names_counts_only_if_none_failed_since_they_were_made)
+{
+    struct mood m = {.fail_call = 1, .error = -EIO};
+    scree_env env = mood_env(&m);
+    uint64_t one = scree__names_begin(dir), another = scree__names_begin(dir);
+
+    cr_assert(eq(int, scree__names_sync(&env, dir, another), -EIO));
+    cr_assert(eq(int, scree__names_sync(&env, dir, one), -EIO)); /* though the system says 0 */
+    cr_assert(eq(int, m.dir_syncs, 2));
+    another = scree__names_begin(dir);
+    cr_assert(zero(int, scree__names_sync(&env, dir, another)));
+    cr_assert(eq(int, scree__names_sync(&env, dir, one), -EIO)); /* never again */
 }

@@ -3,9 +3,8 @@
  * itself.
  */
 #include "base/base.h"
+#include "unit/claims.h"
 
-#include <criterion/criterion.h>
-#include <criterion/new/assert.h>
 #include <errno.h>
 #include <limits.h>
 #include <pthread.h>

@@ -3,8 +3,8 @@
  * without the hooks; the parent goes on.
  */
 #include "unit/cache_fixture.h"
+#include "unit/claims.h"
 
-#include <criterion/new/assert.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>

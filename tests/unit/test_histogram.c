@@ -2,9 +2,8 @@
  * test_histogram.c - bucket edges, quantiles against sorted values, sums, the far end.
  */
 #include "base/histogram.h"
+#include "unit/claims.h"
 
-#include <criterion/criterion.h>
-#include <criterion/new/assert.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>

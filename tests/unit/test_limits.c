@@ -3,8 +3,8 @@
  * that scree_open names really work, all at once.
  */
 #include "cache_fixture.h"
+#include "unit/claims.h"
 
-#include <criterion/new/assert.h>
 #include <string.h>
 
 #define KIB ((size_t)1024)

@@ -4,9 +4,8 @@
  */
 #include "log/log_private.h"
 #include "support/kit.h"
+#include "unit/claims.h"
 
-#include <criterion/criterion.h>
-#include <criterion/new/assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -318,6 +317,104 @@ Test(log_reopen, an_unreadable_open_mark_makes_the_jump_wider_not_wrong, .timeou
     rig_free(g);
 }
 
+/* Its checksum is right, its values are larger than can be: it counts as one that does not verify. */
+Test(log_reopen, an_open_mark_that_says_too_much_is_not_believed, .timeout = 20)
+{
+    struct rig *g = rig_make(scree_env_posix());
+
+    rig_open(g);
+    uint64_t end = rig_put(g, 100);
+
+    rig_sync(g);
+    rig_crash(g);
+    for (size_t at = 16; at <= 24; at += 8) {
+        size_t len;
+        unsigned char *data = kit_file_read(g->dir, "OPEN", &len);
+
+        cr_assert(eq(sz, len, 40));
+        scree__put_u64(data + at, (uint64_t)1 << 40);
+        scree__put_u64(data + 32, scree__log_hash(data, 32));
+        kit_file_write(g->dir, "OPEN", data, len);
+        free(data);
+        rig_open(g);
+        cr_assert(eq(u64, g->seen, 1));
+        cr_assert(lt(u64, end + LOG_RING_BYTES_MAX, scree__log_tail(g->log)));
+        cr_assert(lt(u64, scree__log_tail(g->log), (uint64_t)1 << 40));
+        end = scree__log_tail(g->log);
+        rig_crash(g);
+    }
+    rig_free(g);
+}
+
+/* What may pass does not poison; nothing had been relied on. */
+Test(log_reopen, an_open_mark_that_cannot_be_made_now_may_be_made_later, .timeout = 20)
+{
+    static const int codes[] = {-EMFILE, -ENFILE, -EACCES, -EROFS, -ENOSPC, -EDQUOT, -EFBIG};
+    struct rig *g = rig_make(scree_env_posix());
+
+    g->options.env = kit_env();
+    rig_open(g);
+    for (size_t i = 0; i < sizeof codes / sizeof codes[0]; i++) {
+        kit_env_plan(&(struct kit_plan){
+            .kinds = KIT_RENAME, .fault = KIT_FAULT_CODE, .code = codes[i], .at = 1});
+        cr_assert(eq(int, scree__log_admit(g->log, g->writer, 64, SCREE__LOG_USER, true),
+                     i < 4 ? codes[i] : SCREE_E_NO_SPACE));
+        cr_assert(eq(int, scree__log_health(g->log), 0));
+    }
+    kit_env_plan(&(struct kit_plan){0});
+    rig_put(g, 100);
+    rig_close(g);
+    rig_free(g);
+}
+
+Test(log_reopen, a_poisoned_log_is_not_marked, .timeout = 20)
+{
+    struct rig *g = rig_make(scree_env_posix());
+
+    rig_open(g);
+    (void)scree__log_poison(g->log, -EIO, "a test's");
+    cr_assert(eq(int, scree__mark_write(g->log), SCREE_E_POISONED));
+    cr_assert(eq(int, scree__log_poison(g->log, -ENXIO, "a second one's"), -ENXIO));
+    cr_assert(eq(int, scree__log_health(g->log), -EIO)); /* the first stays */
+    rig_crash(g);
+    rig_open(g);
+    cr_assert(g->log->found_clean);
+    rig_free(g);
+}
+
+Test(log_reopen, what_was_only_looked_at_is_closed_without_a_trace, .timeout = 20)
+{
+    struct rig *g = rig_make(scree_env_posix());
+
+    rig_open(g);
+    rig_put(g, 100);
+    rig_crash(g);
+    uint64_t before = kit_dir_fingerprint(g->dir, true);
+
+    cr_assert(eq(int, rig_scan(g, 0), 0));
+    rig_close(g); /* never started */
+    g->options.read_only = true;
+    rig_open(g);
+    rig_close(g);
+    cr_assert(eq(u64, kit_dir_fingerprint(g->dir, true), before));
+    rig_free(g);
+}
+
+Test(log_reopen, an_open_mark_that_somebody_took_is_gone_all_the_same, .timeout = 20)
+{
+    struct rig *g = rig_make(scree_env_posix());
+    char path[KIT_PATH_MAX + 64];
+
+    rig_open(g);
+    rig_put(g, 100);
+    (void)snprintf(path, sizeof path, "%s/OPEN", g->dir);
+    cr_assert(eq(int, unlink(path), 0));
+    rig_close(g);
+    rig_open(g);
+    cr_assert(g->log->found_clean && g->seen == 1);
+    rig_free(g);
+}
+
 Test(log_reopen, an_open_mark_of_an_unknown_format_is_refused, .timeout = 20)
 {
     struct rig *g = rig_make(scree_env_posix());
@@ -483,6 +580,53 @@ Test(log_segments, an_open_reservation_holds_settled_and_stable_back, .timeout =
     cr_assert(eq(int, scree__log_wait_stable(g->log, end, UINT64_MAX), 0));
     scree__log_writer_detach(g->log, other);
     cr_assert(eq(ptr, scree__log_writer_attach(g->log), other));
+    rig_free(g);
+}
+
+/* More record boundaries than are remembered lie between two syncs: the last one counts. */
+Test(log_segments, written_in_many_pieces_is_stable_as_a_whole, .timeout = 20)
+{
+    struct rig *g = rig_make(scree_env_posix());
+    uint64_t end = 0;
+
+    rig_open(g);
+    for (unsigned i = 0; i < 2 * LOG_BOUNDS; i++) {
+        uint64_t deadline = kit_now_ms() + 5000;
+
+        end = rig_put(g, 2800);
+        while (atomic_load_explicit(&g->log->flushed, memory_order_acquire) <
+                   scree__round_down(end, SCREE_BLOCK) &&
+               kit_now_ms() < deadline) {
+            scree__flusher_kick(g->log);
+            usleep(100);
+        }
+    }
+    /* So long a wait that its end cannot be told is one without end. */
+    cr_assert(eq(int, scree__log_wait_stable(g->log, end, UINT64_MAX - 1), 0));
+    cr_assert(ge(u64, scree__log_stable(g->log), end));
+    rig_crash(g);
+    rig_open(g);
+    cr_assert(eq(u64, g->seen, 2 * LOG_BOUNDS));
+    rig_free(g);
+}
+
+Test(log_segments, who_waits_for_an_open_reservation_is_told_after_his_time, .timeout = 20)
+{
+    struct rig *g = rig_make(scree_env_posix());
+    struct scree__log_writer *other;
+    struct scree__record r = {
+        .kind = SCREE__RECORD_DELTA, .page = 1, .payload = "", .payload_len = 0};
+
+    rig_open(g);
+    other = scree__log_writer_attach(g->log);
+    scree__record_prepare(&r);
+    cr_assert(eq(int, scree__log_admit(g->log, other, r.disk_len, SCREE__LOG_USER, true), 0));
+    cr_assert(eq(int, scree__log_reserve(g->log, other, &r), 0));
+    cr_assert(eq(int, scree__log_wait_stable(g->log, scree__log_tail(g->log), 250 * 1000 * 1000ull),
+                 SCREE_E_TIMEOUT));
+    scree__log_complete(g->log, other);
+    rig_sync(g);
+    cr_assert(eq(u64, scree__log_stable(g->log), scree__log_tail(g->log)));
     rig_free(g);
 }
 
@@ -823,15 +967,29 @@ Test(log_damage, in_front_of_a_jump_is_corrupt, .timeout = 20)
 
 /* ---- recovery that fails at any point -------------------------------------------------------- */
 
-Test(log_restart, failing_at_any_call_leaves_a_directory_that_opens, .timeout = 120)
+/* Something to trim, or an empty segment behind a jump, which is a link and is made anew. How many records. */
+static uint64_t
+restart_prepare(struct rig *g, bool jumped)
+{
+    rig_crash(g);
+    if (jumped) {
+        rig_open(g);
+        rig_crash(g);
+        return g->n;
+    }
+    flip_at(g, g->lsn[50]);
+    g->n = 50;
+    return 50;
+}
+
+static void
+restart_fails(bool jumped)
 {
     for (uint64_t at = 1;; at++) {
         uint64_t first_end;
         struct rig *g = rig_two_runs(&first_end);
+        uint64_t n = restart_prepare(g, jumped);
 
-        rig_crash(g);
-        flip_at(g, g->lsn[50]); /* something to trim */
-        g->n = 50;
         g->options.env = kit_env();
         kit_env_plan(&(struct kit_plan){
             .kinds = KIT_CHANGING, .fault = KIT_FAULT_STUCK, .code = -EIO, .at = at});
@@ -844,11 +1002,11 @@ Test(log_restart, failing_at_any_call_leaves_a_directory_that_opens, .timeout = 
             rig_crash(g);
         kit_env_plan(&(struct kit_plan){0});
         rig_open(g);
-        cr_assert(eq(u64, g->seen, 50), "call %llu", (unsigned long long)at);
+        cr_assert(eq(u64, g->seen, n), "call %llu", (unsigned long long)at);
         rig_put(g, 1);
         rig_close(g);
         rig_open(g);
-        cr_assert(eq(u64, g->seen, 51), "call %llu", (unsigned long long)at);
+        cr_assert(eq(u64, g->seen, n + 1), "call %llu", (unsigned long long)at);
         rig_free(g);
         if (rc == 0) {
             cr_assert(lt(u64, 8, at)); /* rewrite, cut, sync, sync dir twice, header, its syncs */
@@ -856,6 +1014,64 @@ Test(log_restart, failing_at_any_call_leaves_a_directory_that_opens, .timeout = 
         }
         cr_assert(lt(u64, at, 100));
     }
+}
+
+Test(log_restart, failing_at_any_call_leaves_a_directory_that_opens, .timeout = 120)
+{
+    restart_fails(false);
+    restart_fails(true);
+}
+
+#ifdef SCREE_ALLOC_FAULTS
+static void
+restart_without_memory(bool jumped)
+{
+    uint64_t first_end, n;
+    struct rig *g = rig_two_runs(&first_end);
+    uint64_t records = restart_prepare(g, jumped);
+    int rc = -1;
+
+    for (n = 1; rc != 0; n++) {
+        scree__alloc_fault(n, 1);
+        rc = rig_scan(g, 0);
+        if (rc == 0)
+            rc = scree__log_start(g->log, &g->scan, 0);
+        scree__alloc_fault_end();
+        cr_assert(rc == 0 || rc == SCREE_E_NO_MEMORY, "allocation %llu: %d %s",
+                  (unsigned long long)n, rc, scree_error_detail());
+        rig_crash(g);
+    }
+    cr_assert(gt(u64, n, 10));
+    rig_open(g);
+    cr_assert(eq(u64, g->seen, records));
+    rig_put(g, 1);
+    rig_close(g);
+    rig_open(g);
+    cr_assert(eq(u64, g->seen, records + 1));
+    rig_free(g);
+}
+
+Test(log_restart, every_allocation_may_fail, .timeout = 120)
+{
+    restart_without_memory(false);
+    restart_without_memory(true);
+}
+#endif
+
+/* A file that became shorter than it was when it was scanned: its end is not made up. */
+Test(log_restart, bytes_that_vanish_meanwhile_are_an_error, .timeout = 20)
+{
+    uint64_t first_end;
+    struct rig *g = rig_two_runs(&first_end);
+    char path[KIT_PATH_MAX + 64];
+
+    rig_crash(g);
+    cr_assert(eq(int, rig_scan(g, 0), 0));
+    (void)snprintf(path, sizeof path, "%s/segment-0000000000000001", g->dir);
+    cr_assert(eq(int, truncate(path, 4096 + 4000), 0));
+    cr_assert(eq(int, scree__log_start(g->log, &g->scan, 0), -EIO));
+    cr_assert(ne(ptr, strstr(scree_error_detail(), "vanished since they were scanned"), NULL));
+    rig_free(g);
 }
 
 /* ---- full disks ------------------------------------------------------------------------------ */
@@ -1171,6 +1387,70 @@ Test(log_durable, the_interval_makes_everything_stable, .timeout = 30)
     rig_free(g);
 }
 
+/* Puts until it cannot: alone, or as batches. */
+struct filler {
+    pthread_t thread;
+    struct rig *g;
+    struct scree__log_writer *writer;
+    bool batches;
+    int rc;
+};
+
+static void *
+filler_run(void *arg)
+{
+    struct filler *f = arg;
+    struct scree__log *log = f->g->log;
+
+    while (f->rc == 0) {
+        static const uint8_t payload[1000];
+        struct scree__record r[2] = {{0},
+                                     {.kind = SCREE__RECORD_DELTA,
+                                      .flags = f->batches ? SCREE__RECORD_IN_BATCH : 0,
+                                      .page = 3,
+                                      .payload = payload,
+                                      .payload_len = sizeof payload}};
+        unsigned char body[SCREE__BATCH_BODY_BYTES];
+
+        scree__record_prepare(&r[1]);
+        uint32_t bytes = f->batches ? scree__log_batch_prepare(r, 2, body) : r[1].disk_len;
+
+        f->rc = scree__log_admit(log, f->writer, bytes, SCREE__LOG_USER, true);
+        if (f->rc == 0)
+            f->rc = f->batches ? scree__log_reserve_batch(log, f->writer, r, 2)
+                               : scree__log_reserve(log, f->writer, &r[1]);
+        if (f->rc == 0)
+            scree__log_complete(log, f->writer);
+    }
+    return NULL;
+}
+
+/* An open reservation keeps the ring from being written: who fills it waits, until the log is poisoned. */
+Test(log_poison, wakes_who_waits_for_room_in_the_ring, .timeout = 30)
+{
+    for (unsigned batches = 0; batches < 2; batches++) {
+        struct rig *g = rig_make(scree_env_posix());
+        struct filler f = {.g = g, .batches = batches != 0};
+        struct scree__record r = {.kind = SCREE__RECORD_DELTA, .page = 1, .payload = ""};
+
+        rig_open(g);
+        f.writer = scree__log_writer_attach(g->log);
+        scree__record_prepare(&r);
+        cr_assert(
+            eq(int, scree__log_admit(g->log, g->writer, r.disk_len, SCREE__LOG_USER, true), 0));
+        cr_assert(eq(int, scree__log_reserve(g->log, g->writer, &r), 0));
+        cr_assert(eq(int, pthread_create(&f.thread, NULL, filler_run, &f), 0));
+        while (scree__log_tail(g->log) <= r.lsn + RING) /* it waits then, or will in a moment */
+            usleep(1000);
+        usleep(50 * 1000);
+        (void)scree__log_poison(g->log, -EIO, "a test's");
+        cr_assert(eq(int, pthread_join(f.thread, NULL), 0));
+        cr_assert(eq(int, f.rc, SCREE_E_POISONED));
+        scree__log_complete(g->log, g->writer);
+        rig_free(g);
+    }
+}
+
 /* ---- single records -------------------------------------------------------------------------- */
 
 Test(log_read, many_at_once_each_with_its_own_result, .timeout = 20)
@@ -1199,6 +1479,17 @@ Test(log_read, many_at_once_each_with_its_own_result, .timeout = 20)
         cr_assert(eq(u32, reads[i].r.payload_len, 70 * i));
     scree__log_read_done(reads, 40);
 
+#ifdef SCREE_ALLOC_FAULTS
+    int rc = -1;
+
+    for (uint64_t nth = 1; rc != 0; nth++) {
+        scree__alloc_fault(nth, 1);
+        rc = scree__log_read(g->log, 5, reads, 40);
+        scree__alloc_fault_end();
+        cr_assert(rc == 0 || rc == SCREE_E_NO_MEMORY);
+        scree__log_read_done(reads, 40);
+    }
+#endif
     flip_at(g, reads[7].lsn + 26);
     reads[20].disk_len += 8;
     cr_assert(eq(int, scree__log_read(g->log, 5, reads, 40), SCREE_E_CORRUPT));
@@ -1247,6 +1538,11 @@ Test(log_options, sizes_out_of_range_are_invalid)
     g->options.ring_bytes = RING + 4096;
     cr_assert(eq(int, scree__log_create(&g->options, &g->log), SCREE_E_INVALID));
     g->options.ring_bytes = RING / 2;
+    cr_assert(eq(int, scree__log_create(&g->options, &g->log), SCREE_E_INVALID));
+    g->options.ring_bytes = 2 * LOG_RING_BYTES_MAX;
+    cr_assert(eq(int, scree__log_create(&g->options, &g->log), SCREE_E_INVALID));
+    g->options.ring_bytes = RING;
+    g->options.segment_bytes = 2 * LOG_SEGMENT_BYTES_MAX;
     cr_assert(eq(int, scree__log_create(&g->options, &g->log), SCREE_E_INVALID));
     rig_free(g);
 }

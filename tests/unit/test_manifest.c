@@ -16,8 +16,10 @@ SUITE(manifest_fault);
 static struct scree__generation
 generation_of(uint64_t number)
 {
-    return (struct scree__generation){.replay_lsn = 0x10000 * number,
-                                      .stable_lsn = 0x10000 * number + 64,
+    uint64_t lsn = 0x10000 * number % SCREE__LSN_MAX;
+
+    return (struct scree__generation){.replay_lsn = lsn,
+                                      .stable_lsn = lsn + 64,
                                       .files = 1,
                                       .file = {{.number = number,
                                                 .bytes = 1000 + number,
@@ -153,7 +155,9 @@ Test(manifest_roundtrip, what_cannot_be_is_not_stored, .timeout = 10)
     m.segment_bytes = 0;
     cr_assert(eq(int, store(m), SCREE_E_INVALID));
     m = manifest_of(5, 2);
-    m.segment_bytes += 8;
+    m.segment_bytes = ((uint64_t)1 << 40) + SCREE_BLOCK;
+    cr_assert(eq(int, store(m), SCREE_E_INVALID));
+    m.segment_bytes = SEGMENT_BYTES + 8;
     cr_assert(eq(int, store(m), SCREE_E_INVALID));
     m = manifest_of(5, 2);
     memset(m.materializer, 'x', sizeof m.materializer);
@@ -169,6 +173,9 @@ Test(manifest_roundtrip, what_cannot_be_is_not_stored, .timeout = 10)
     cr_assert(eq(int, store(m), SCREE_E_INVALID));
     m = manifest_of(5, 2);
     m.generation[0].stable_lsn = m.generation[0].replay_lsn - 1;
+    cr_assert(eq(int, store(m), SCREE_E_INVALID));
+    m = manifest_of(5, 2);
+    m.generation[0].stable_lsn = SCREE__LSN_MAX + 8;
     cr_assert(eq(int, store(m), SCREE_E_INVALID));
     m = manifest_of(5, 2);
     m.generation[0].file[0].bytes = 100;
@@ -484,6 +491,20 @@ Test(manifest_clean, what_a_damaged_predecessor_leaves_behind_goes_on_protecting
     cr_assert(fixture_lacks(NEWEST));
     cr_assert(fixture_lacks("manifest-0000000000000002"));
     cr_assert(eq(uint, fixture_count(), 4));
+}
+
+/* No manifest before it verifies: what they named is not known, and nobody can come back to it. */
+Test(manifest_clean, what_only_damaged_manifests_named_goes, .timeout = 10)
+{
+    for (uint64_t n = 1; n <= 6; n++)
+        touch_snapshot(n, false);
+    fixture_write("manifest-0000000000000003", "SCREEMAN", 8);
+    fixture_write("manifest-0000000000000004", "SCREEMAN", 8);
+    cr_assert(eq(int, store(manifest_of(5, 2)), 0));
+    cr_assert(fixture_lacks("manifest-0000000000000003"));
+    cr_assert(fixture_has("snapshot-0000000000000005") && fixture_has("snapshot-0000000000000004"));
+    cr_assert(fixture_lacks("snapshot-0000000000000003"));
+    cr_assert(fixture_has("snapshot-0000000000000006")); /* in the making */
 }
 
 Test(manifest_clean, nothing_goes_when_the_predecessor_is_of_a_newer_library, .timeout = 10)

@@ -2,9 +2,8 @@
  * test_map.c - what scree map draws: known segments in, characters and cells out.
  */
 #include "map.h"
+#include "unit/claims.h"
 
-#include <criterion/criterion.h>
-#include <criterion/new/assert.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>

@@ -2,9 +2,8 @@
  * test_out.c - the output buffer: limits to the byte, the sticky error, growth, odd arguments.
  */
 #include "base/base.h"
+#include "unit/claims.h"
 
-#include <criterion/criterion.h>
-#include <criterion/new/assert.h>
 #include <string.h>
 
 Test(out_limit, exactly_the_limit_fits_one_more_does_not)

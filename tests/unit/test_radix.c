@@ -3,9 +3,7 @@
  * memory that runs out on the way.
  */
 #include "radix/radix.h"
-
-#include <criterion/criterion.h>
-#include <criterion/new/assert.h>
+#include "unit/claims.h"
 
 #include <string.h>
 

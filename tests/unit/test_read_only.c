@@ -3,8 +3,8 @@
  * file made, the lock shared; all that reads works, all that changes is READ_ONLY.
  */
 #include "unit/cache_fixture.h"
+#include "unit/claims.h"
 
-#include <criterion/new/assert.h>
 #include <errno.h>
 #include <stdatomic.h>
 #include <string.h>

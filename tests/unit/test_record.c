@@ -2,9 +2,8 @@
  * test_record.c - the bytes of records and seals: exact lengths, every bit that matters, hostile headers.
  */
 #include "log/log_private.h"
+#include "unit/claims.h"
 
-#include <criterion/criterion.h>
-#include <criterion/new/assert.h>
 #include <stdlib.h>
 
 #define LSN 81920ull
@@ -233,21 +232,88 @@ Test(record_seal, no_bit_of_what_it_says_may_change)
     }
 }
 
-Test(record_seal, a_claim_of_what_lies_behind_it_is_refused)
+/* A seal that really was written so, with a right checksum: only hostile hands could. */
+static enum log_decode
+seal_decode(uint64_t run_start, uint64_t stable)
 {
     uint8_t bytes[SEAL_BYTES_MIN];
-    uint64_t lsn = LSN - SEAL_BYTES_MIN;
+    uint64_t lsn = LSN - SEAL_BYTES_MIN, mix[4], body[2] = {run_start, stable};
     struct scree__record r;
 
     scree__seal_encode(bytes, lsn, sizeof bytes, (struct log_seal){lsn, lsn});
-    /* A seal that really was written so, with a right checksum: only hostile hands could. */
-    uint64_t mix[4], body[2] = {lsn, lsn + 8};
-
     memcpy(bytes + 24, body, sizeof body);
     mix[0] = scree__log_hash(body, sizeof body);
     mix[1] = 0;
     mix[2] = scree__get_u64(bytes + 16);
     mix[3] = lsn;
     scree__put_u64(bytes, scree__log_hash(mix, sizeof mix));
+    return scree__record_decode(bytes, sizeof bytes, lsn, &r);
+}
+
+Test(record_seal, a_claim_of_what_lies_behind_it_is_refused)
+{
+    uint64_t lsn = LSN - SEAL_BYTES_MIN;
+
+    cr_assert(eq(int, seal_decode(lsn, lsn), LOG_DECODE_OK));
+    cr_assert(eq(int, seal_decode(lsn, lsn + 8), LOG_DECODE_CHECKSUM));
+    cr_assert(eq(int, seal_decode(lsn + 8, lsn), LOG_DECODE_CHECKSUM));
+}
+
+/* As its checksum would be: of a footer at end_lsn that says the seal begins at lsn. */
+static bool
+footer_is_taken(uint64_t lsn, uint64_t end_lsn)
+{
+    uint8_t block[2 * SCREE_BLOCK];
+    uint64_t mix[3], found;
+
+    scree__seal_encode(block + sizeof block - SEAL_BYTES_MIN, end_lsn - SEAL_BYTES_MIN,
+                       SEAL_BYTES_MIN, (struct log_seal){8, 8});
+    mix[0] = scree__get_u64(block + sizeof block - SEAL_FOOTER_BYTES);
+    mix[1] = lsn;
+    mix[2] = end_lsn;
+    scree__put_u64(block + sizeof block - 16, lsn);
+    scree__put_u64(block + sizeof block - 8, scree__log_hash(mix, sizeof mix));
+    return scree__seal_footer(block + sizeof block, end_lsn, &found) && found == lsn;
+}
+
+/* The distance is a length, so it is bounded even under a right checksum. */
+Test(record_seal, a_footer_far_from_its_seal_is_refused)
+{
+    uint64_t end = LSN + 2 * SCREE_BLOCK;
+
+    cr_assert(footer_is_taken(end - SEAL_BYTES_MIN, end));
+    cr_assert(footer_is_taken(end - SCREE_BLOCK - SEAL_BYTES_MIN + 8, end));
+    cr_assert(not(footer_is_taken(end - SCREE_BLOCK - SEAL_BYTES_MIN, end)));
+    cr_assert(not(footer_is_taken(end - SEAL_BYTES_MIN + 8, end)));
+    cr_assert(not(footer_is_taken(end - SEAL_BYTES_MIN - 4, end)));
+    cr_assert(not(footer_is_taken(end, end)));
+    cr_assert(not(footer_is_taken(UINT64_MAX - 7, end)));
+}
+
+/* Both verify, but of two seals. */
+Test(record_seal, a_footer_of_another_seal_is_refused)
+{
+    uint8_t bytes[SEAL_BYTES_MIN + 64];
+    uint64_t lsn = LSN + SCREE_BLOCK - sizeof bytes, mix[3];
+    struct scree__record r;
+
+    scree__seal_encode(bytes, lsn, sizeof bytes, (struct log_seal){lsn, lsn});
+    cr_assert(eq(int, scree__record_decode(bytes, sizeof bytes, lsn, &r), LOG_DECODE_OK));
+    mix[0] = scree__get_u64(bytes + sizeof bytes - SEAL_FOOTER_BYTES);
+    mix[1] = lsn + 64;
+    mix[2] = lsn + sizeof bytes;
+    scree__put_u64(bytes + sizeof bytes - 16, lsn + 64);
+    scree__put_u64(bytes + sizeof bytes - 8, scree__log_hash(mix, sizeof mix));
     cr_assert(eq(int, scree__record_decode(bytes, sizeof bytes, lsn, &r), LOG_DECODE_CHECKSUM));
+}
+
+Test(record_codec, a_range_of_ids_has_no_flags)
+{
+    struct scree__record r = {.kind = SCREE__RECORD_ID_RANGE, .page = 99}, back;
+    uint8_t *at = encode(&r, LSN);
+
+    cr_assert(eq(int, scree__record_decode(at, r.disk_len, LSN, &back), LOG_DECODE_OK));
+    at[21] = SCREE__RECORD_COMPRESSED;
+    cr_assert(eq(int, scree__record_decode(at, r.disk_len, LSN, &back), LOG_DECODE_HEADER));
+    free(at);
 }

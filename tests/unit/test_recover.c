@@ -2,8 +2,8 @@
  * test_recover.c - what an open tells: progress, which may cancel it, and scree_recovery, figure by figure.
  */
 #include "cache_fixture.h"
+#include "unit/claims.h"
 
-#include <criterion/new/assert.h>
 #include <sys/wait.h>
 #include <unistd.h>
 

@@ -12,14 +12,12 @@
 #define NUMBER 7u
 #define FILE_NAME "snapshot-0000000000000007"
 
-static const uint8_t uuid[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 static const struct scree__snapshot_meta meta = {
     .uuid = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15},
     .number = NUMBER,
     .replay_lsn = S,
     .id_high = 1,
     .generated_high = 777};
-static const scree_slice no_state = {NULL, 0};
 
 #define SUITE(name) TestSuite(name, .init = fixture_make, .fini = fixture_remove)
 SUITE(snapshot_roundtrip);
@@ -39,16 +37,6 @@ struct table {
     pthread_mutex_t lock;
     size_t visits, stop_at;
 };
-
-static uint64_t
-random_next(uint64_t *state)
-{
-    uint64_t z = (*state += UINT64_C(0x9e3779b97f4a7c15));
-
-    z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
-    return z ^ z >> 31;
-}
 
 static void
 table_init(struct table *t, size_t n, size_t positions)
@@ -93,8 +81,8 @@ table_typical(struct table *t, size_t n)
 
     table_init(t, n, n);
     for (size_t i = 0; i < n; i++) {
-        struct scree__position p = {.lsn = 8 + random_next(&seed) % (E / 16) * 8,
-                                    .disk_len = 8 + (uint32_t)(random_next(&seed) % 512) * 8};
+        struct scree__position p = {.lsn = 8 + kit_random(&seed) % (E / 16) * 8,
+                                    .disk_len = 8 + (uint32_t)(kit_random(&seed) % 512) * 8};
 
         table_add(t, i + 1, 0, 1, &p);
     }
@@ -109,19 +97,19 @@ table_mixed(struct table *t, size_t n)
     table_init(t, n, 4 * n);
     for (size_t i = 0; i < n; i++) {
         struct scree__position p[4];
-        unsigned count = (unsigned)(random_next(&seed) % 5);
-        uint64_t at = 8 + random_next(&seed) % (E / 16) * 8, version = 0;
+        unsigned count = (unsigned)(kit_random(&seed) % 5);
+        uint64_t at = 8 + kit_random(&seed) % (E / 16) * 8, version = 0;
 
-        id += 1 + (random_next(&seed) % 4 == 0 ? random_next(&seed) % 1000 : 0);
+        id += 1 + (kit_random(&seed) % 4 == 0 ? kit_random(&seed) % 1000 : 0);
         for (unsigned k = 0; k < count; k++) {
             p[k].lsn = at;
-            p[k].disk_len = 8 + (uint32_t)(random_next(&seed) % 1000) * 8;
-            at += p[k].disk_len + random_next(&seed) % 3 * 8;
+            p[k].disk_len = 8 + (uint32_t)(kit_random(&seed) % 1000) * 8;
+            at += p[k].disk_len + kit_random(&seed) % 3 * 8;
         }
         if (count == 0)
-            version = S + random_next(&seed) % (E - S);
-        else if (random_next(&seed) % 3 == 0)
-            version = 1 + random_next(&seed) % (E - 1);
+            version = S + kit_random(&seed) % (E - S);
+        else if (kit_random(&seed) % 3 == 0)
+            version = 1 + kit_random(&seed) % (E - 1);
         table_add(t, id, version, count, p);
     }
 }
@@ -309,7 +297,7 @@ Test(snapshot_roundtrip, states_of_every_kind_of_size, .timeout = 60)
     for (unsigned i = 0; i < 5; i++)
         roundtrip(&t, (scree_slice){state, sizes[i]}, 3); /* zeros: beyond the ratio, stored */
     for (size_t i = 0; i < sizes[4]; i++)
-        state[i] = (unsigned char)(random_next(&seed) % (i < sizes[4] / 2 ? 256 : 4));
+        state[i] = (unsigned char)(kit_random(&seed) % (i < sizes[4] / 2 ? 256 : 4));
     roundtrip(&t, (scree_slice){state, sizes[4]}, 3);
     table_free(&t);
     free(state);
@@ -632,29 +620,6 @@ Test(snapshot_damage, another_generation_or_directory_is_refused, .timeout = 10)
 
 /* ---- hostile: every checksum is right, the contents are not ---- */
 
-/* Set right every checksum that can be found, and the manifest. */
-static void
-rehash(unsigned char *data, size_t len, struct scree__generation *g)
-{
-    size_t at = SCREE__SNAPSHOT_HEADER_BYTES;
-
-    scree__le32_put(data + 12, (uint32_t)XXH3_64bits(data, 12));
-    scree__le64_put(data + 64, XXH3_64bits(data, 64));
-    while (len - at > SCREE__SNAPSHOT_TRAILER_BYTES + SCREE__SNAPSHOT_BLOCK_BYTES) {
-        size_t stored = scree__le32_get(data + at + 4);
-
-        if (stored > len - at - SCREE__SNAPSHOT_BLOCK_BYTES)
-            break;
-        scree__le64_put(data + at + 32,
-                        XXH3_64bits_withSeed(data + at + SCREE__SNAPSHOT_BLOCK_BYTES, stored,
-                                             XXH3_64bits(data + at, 32)));
-        at += SCREE__SNAPSHOT_BLOCK_BYTES + stored;
-    }
-    scree__le64_put(data + len - 8, XXH3_64bits(data, len - 8));
-    g->file[0].bytes = len;
-    g->file[0].hash = XXH3_64bits(data, len);
-}
-
 struct sane {
     uint64_t last_id, entries;
 };
@@ -684,7 +649,7 @@ load_sane(const unsigned char *data, size_t len, struct scree__generation g)
     int rc;
 
     memcpy(copy, data, len);
-    rehash(copy, len, &g);
+    fixture_rehash(copy, len, &g.file[0]);
     fixture_write(FILE_NAME, copy, len);
     rc = scree__snapshot_load(scree_env_posix(), fixture_dir, &g, uuid, 1, sane_visit, &s, &l);
     cr_assert(rc != 0 || s.entries == l.entries);
@@ -727,16 +692,16 @@ Test(snapshot_hostile, random_blocks_give_an_error_or_sane_entries, .timeout = 1
 
     for (unsigned round = 0; round < 200000; round++) {
         unsigned char raw[64];
-        struct scree__snapshot_block b = {.raw_len = 1 + (uint32_t)(random_next(&seed) % 64),
-                                          .count = 1 + (uint32_t)(random_next(&seed) % 20),
+        struct scree__snapshot_block b = {.raw_len = 1 + (uint32_t)(kit_random(&seed) % 64),
+                                          .count = 1 + (uint32_t)(kit_random(&seed) % 20),
                                           .first_id = 1,
-                                          .last_id = random_next(&seed) >> random_next(&seed) % 64};
+                                          .last_id = kit_random(&seed) >> kit_random(&seed) % 64};
         struct scree__snapshot_cursor c = {.positions = p};
         struct scree__snapshot_entry e;
         struct sane s = {0};
 
         for (unsigned i = 0; i < sizeof raw; i++)
-            raw[i] = (unsigned char)(random_next(&seed) & (random_next(&seed) % 2 ? 0xff : 0x1b));
+            raw[i] = (unsigned char)(kit_random(&seed) & (kit_random(&seed) % 2 ? 0xff : 0x1b));
         scree__snapshot_cursor_init(&c, &b, raw, &meta, E);
         while (b.last_id > 0 && c.left > 0 && !scree__snapshot_entry_get(&c, &e))
             sane_visit(&s, &e);
@@ -757,7 +722,7 @@ Test(snapshot_hostile, unknown_version_is_named, .timeout = 10)
     cr_assert(eq(int, load_sane(data, len, g), SCREE_E_FORMAT));
     cr_assert(strstr(scree_error_detail(), FILE_NAME) && strstr(scree_error_detail(), "1234"));
     fixture_write(FILE_NAME, data, 16); /* nothing but the prefix is known of it */
-    rehash(data, len, &g);
+    fixture_rehash(data, len, &g.file[0]);
     fixture_write(FILE_NAME, data, 16);
     cr_assert(eq(int, load_any(&t, &g), SCREE_E_FORMAT));
     free(data);
@@ -836,6 +801,85 @@ Test(snapshot_hostile, blocks_in_another_order_are_refused, .timeout = 30)
     table_free(&t);
 }
 
+Test(snapshot_hostile, entries_behind_the_state_are_refused, .timeout = 10)
+{
+    size_t len, a, b, at = SCREE__SNAPSHOT_HEADER_BYTES;
+    unsigned char *data, *swapped;
+    struct table t;
+    struct scree__generation g = small_file(&t, &data, &len);
+
+    a = SCREE__SNAPSHOT_BLOCK_BYTES + scree__le32_get(data + at + 4);
+    b = SCREE__SNAPSHOT_BLOCK_BYTES + scree__le32_get(data + at + a + 4);
+    swapped = malloc(len);
+    memcpy(swapped, data, len);
+    memcpy(swapped + at, data + at + a, b);
+    memcpy(swapped + at + b, data + at, a);
+    cr_assert(eq(int, load_sane(swapped, len, g), SCREE_E_CORRUPT));
+    cr_assert(strstr(scree_error_detail(), "behind the state") != NULL);
+    scree__le64_put(data + len - SCREE__SNAPSHOT_TRAILER_BYTES + 40, S - 8);
+    cr_assert(eq(int, load_sane(data, len, g), SCREE_E_CORRUPT));
+    cr_assert(strstr(scree_error_detail(), "stable lsn") != NULL);
+    free(data);
+    free(swapped);
+    table_free(&t);
+}
+
+/* NULL, or what is wrong with a block whose header says so. */
+static const char *
+block_problem(struct scree__snapshot_block b)
+{
+    unsigned char p[SCREE__SNAPSHOT_BLOCK_BYTES];
+    struct scree__snapshot_block got;
+
+    scree__snapshot_block_put(p, &b);
+    return scree__snapshot_block_get(p, &got);
+}
+
+Test(snapshot_hostile, block_headers_that_cannot_be_are_refused, .timeout = 10)
+{
+    const struct scree__snapshot_block entries = {.kind = SCREE__SNAPSHOT_BLOCK_ENTRIES,
+                                                  .packing = SCREE__SNAPSHOT_ZSTD,
+                                                  .raw_len = 6400,
+                                                  .stored_len = 100,
+                                                  .count = 10,
+                                                  .first_id = 5,
+                                                  .last_id = 14};
+    struct scree__snapshot_block b = entries;
+
+    cr_assert(block_problem(b) == NULL);
+    b.last_id = 13; /* ten ids from 5 on */
+    cr_assert(block_problem(b) != NULL);
+    b = entries;
+    b.stored_len = 0;
+    cr_assert(block_problem(b) != NULL);
+    b.stored_len = b.raw_len;
+    cr_assert(block_problem(b) != NULL);
+    b = (struct scree__snapshot_block){.kind = SCREE__SNAPSHOT_BLOCK_STATE,
+                                       .packing = SCREE__SNAPSHOT_ZSTD,
+                                       .raw_len = 6400,
+                                       .stored_len = 101};
+    cr_assert(block_problem(b) == NULL);
+    b.stored_len = 100; /* what it makes a reader allocate is bounded by the file */
+    cr_assert(strstr(block_problem(b), "compressed beyond") != NULL);
+}
+
+Test(snapshot_hostile, a_delta_adds_to_something_older, .timeout = 10)
+{
+    unsigned char p[SCREE__SNAPSHOT_HEADER_BYTES] = {0};
+    struct scree__snapshot_meta m = meta, got;
+    uint32_t type;
+
+    m.since_lsn = S;
+    scree__snapshot_header_put(p, &m);
+    cr_assert(scree__snapshot_header_get(p, &got, &type) == NULL);
+    scree__le64_put(p + 48, 0);
+    scree__le64_put(p + 64, XXH3_64bits(p, 64));
+    cr_assert(strstr(scree__snapshot_header_get(p, &got, &type), "adds to nothing") != NULL);
+    scree__le64_put(p + 48, S + 1);
+    scree__le64_put(p + 64, XXH3_64bits(p, 64));
+    cr_assert(scree__snapshot_header_get(p, &got, &type) != NULL);
+}
+
 /* A block whose frame is longer than announced, or does not say how long it is. */
 Test(snapshot_hostile, only_frames_of_the_announced_length_are_unpacked, .timeout = 10)
 {
@@ -853,6 +897,8 @@ Test(snapshot_hostile, only_frames_of_the_announced_length_are_unpacked, .timeou
     cr_assert(eq(int, b.packing, SCREE__SNAPSHOT_ZSTD));
     good = b;
     memset(out, 0xaa, sizeof out);
+    b.hash ^= 1;
+    cr_assert(scree__snapshot_block_unpack(dctx, &b, dst + 40, out) != NULL);
     cr_assert(scree__snapshot_block_unpack(dctx, &good, dst + 40, out) == NULL);
     cr_assert(memcmp(out, raw, 4096) == 0 && out[4096] == 0xaa);
     for (int diff = -1; diff <= 1; diff += 2) {

@@ -5,8 +5,8 @@
 #include "cache_fixture.h"
 #include "support/churn.h"
 #include "support/space_map.h"
+#include "unit/claims.h"
 
-#include <criterion/new/assert.h>
 #include <errno.h>
 #include <math.h>
 #include <pthread.h>
@@ -862,4 +862,62 @@ Test(space_reclaim, updates_go_on_beside_it)
     reopen();
     churn_check(c, cache);
     churn_delete(c);
+}
+
+/* With much to be won: the next open need not be a user's who wants the directory changed. */
+Test(space_reclaim, a_closed_directory_that_is_only_read_is_not_cleaned)
+{
+    uint64_t before;
+    char byte;
+    size_t len;
+
+    open_cache();
+    fillers_make(200);
+    for (uint64_t i = 0; i < 200; i += 4)
+        for (uint64_t k = 1; k < 4; k++)
+            free_page(filler_id[i + k]);
+    EXPECT(0, scree_close(cache));
+    options.space_amp_target = 1.05;
+    before = kit_dir_fingerprint(dir, true);
+    open_cache();
+    for (int i = 0; i < 20; i++) {
+        EXPECT(SCREE_E_TOO_BIG, scree_page_read(cache, filler_id[0], &byte, 1, &len, NULL));
+        usleep(50000);
+        cr_assert(kit_dir_fingerprint(dir, true) == before, "written to after %d ms", i * 50);
+    }
+    EXPECT(0, scree_close(cache));
+    cr_assert(kit_dir_fingerprint(dir, true) == before, "written to by close");
+    open_cache();
+    EXPECT(0, scree_reclaim(cache, 1.05, NULL, NULL)); /* but if asked */
+    cr_assert(kit_dir_fingerprint(dir, true) != before, "nothing was cleaned");
+}
+
+/* Several holes in one go: the first attempt tells it all. */
+Test(space_reclaim, no_holes_is_learned_from_the_first_attempt)
+{
+    static scree_page_id ids[1024];
+    scree_log_reader *reader;
+
+    options.segment_bytes = 1024 * KIB;
+    options.log_buffer_bytes = 1024 * KIB;
+    options.cache_bytes = 4096 * KIB;
+    options.env = kit_env();
+    open_cache();
+    kit_env_plan(&(struct kit_plan){
+        .kinds = KIT_PUNCH, .fault = KIT_FAULT_STUCK, .code = -EOPNOTSUPP, .at = 1});
+    EXPECT(0, scree_log_open(cache, 0, &reader)); /* nothing is given back meanwhile */
+    for (uint64_t i = 0; i < 1024; i++)
+        ids[i] = allocate(filler(i, 4096, false));
+    for (uint64_t i = 0; i < 1024; i++) { /* of each segment's worth a quarter, in one piece */
+        if (i % 256 < 64)
+            free_page(ids[i]);
+    }
+    EXPECT(0, scree_flush(cache, NULL));
+    EXPECT(0, scree_snapshot(cache, NULL));
+    cr_assert(eq(u64, kit_env_calls(), 0));
+    scree_log_close(reader);
+    EXPECT(0, scree_reclaim(cache, 100, NULL, NULL));
+    cr_assert(eq(u64, kit_env_calls(), 1));
+    cr_assert(
+        eq(u64, atomic_load_explicit(&events[SCREE_EVENT_NO_PUNCH], memory_order_relaxed), 1));
 }

@@ -5,13 +5,15 @@
 #include "cache_fixture.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 static char to[KIT_PATH_MAX];
 static scree_finding last; /* that is no note */
 static char last_file[64], last_found[64];
-static int bad, notes, calls, cancel_at;
+static int bad, notes, calls, cancel_at, findings_at_most = INT_MAX;
+static scree_lsn furthest; /* of a finding */
 
 static int
 note(void *ctx, const scree_finding *f)
@@ -23,6 +25,9 @@ note(void *ctx, const scree_finding *f)
         return 0;
     }
     bad++;
+    furthest = f->lsn > furthest ? f->lsn : furthest;
+    if (bad > findings_at_most)
+        return 1;
     last = *f;
     snprintf(last_file, sizeof(last_file), "%s", f->file != NULL ? f->file : "");
     snprintf(last_found, sizeof(last_found), "%s", f->found != NULL ? f->found : "");
@@ -42,6 +47,7 @@ static int
 verify(void)
 {
     bad = notes = calls = 0;
+    furthest = 0;
     return scree_verify(dir, &options, note, progress, &bad);
 }
 
@@ -383,6 +389,42 @@ Test(salvage, the_destination_is_new_and_outside)
     EXPECT(SCREE_E_INVALID, salvage());
 }
 
+Test(salvage, a_snapshot_that_goes_on_for_a_terabyte_is_not_read, .timeout = 60)
+{
+    char path[KIT_PATH_MAX * 2];
+    struct kit_files files;
+
+    fill();
+    close_cache();
+    kit_dir_list(dir, &files);
+    for (size_t i = 0; i < files.n; i++) {
+        (void)snprintf(path, sizeof(path), "%s/%s", dir, files.name[i]);
+        cr_assert(strncmp(files.name[i], "snapshot-", 9) != 0 ||
+                  truncate(path, (off_t)1 << 40) == 0 || errno == EFBIG);
+    }
+    remove_all("manifest-"); /* so that its length is nowhere told */
+    EXPECT(SCREE_E_CORRUPT, scree_verify(dir, &options, NULL, NULL, NULL));
+}
+
+Test(salvage, where_nothing_says_whose_it_is_there_is_no_copy)
+{
+    struct kit_files files;
+
+    fill();
+    close_cache();
+    kit_dir_list(dir, &files);
+    for (size_t len = 1; len <= 8192; len += 8191) { /* cut, or something else */
+        static const char other[8192] = "x";
+
+        for (size_t i = 0; i < files.n; i++)
+            if (files.name[i][0] == 'm' || strncmp(files.name[i], "segment-", 8) == 0)
+                kit_file_write(dir, files.name[i], other, len);
+        EXPECT(SCREE_E_CORRUPT, scree_verify(dir, &options, NULL, NULL, NULL));
+        EXPECT(-ENOENT, salvage()); /* CORRUPT would say that the rest is in dst */
+        cr_assert(access(to, F_OK) != 0);
+    }
+}
+
 Test(salvage, without_snapshots_pages_come_from_the_log)
 {
     scree_options o = options;
@@ -391,12 +433,58 @@ Test(salvage, without_snapshots_pages_come_from_the_log)
     close_cache();
     kit_dir_copy(dir, to);
     remove_all("snapshot-");
-    EXPECT(-ENOENT, scree_open(dir, &o, &cache));
+    EXPECT(SCREE_E_CORRUPT, scree_open(dir, &o, &cache));
+    cr_assert(strstr(scree_error_detail(), "snapshot-") != NULL);
     kit_dir_remove(to);
     EXPECT(SCREE_E_CORRUPT, salvage());
     cr_assert(notes > 0 && last.severity == SCREE_FINDING_DAMAGE);
     EXPECT(0, scree_open(to, &o, &cache));
     expect_filled();
+}
+
+/* Zeros from the record of 32 bytes that ends at `end` up to the end of its segment's file. */
+static void
+lose_from(uint64_t end)
+{
+    uint64_t number = (end - 32) / options.segment_bytes;
+    off_t offset = (off_t)(4096 + (end - 32) % options.segment_bytes);
+    char path[KIT_PATH_MAX * 2];
+    struct stat st;
+
+    snprintf(path, sizeof(path), "%s/segment-%016llx", dir, (unsigned long long)number);
+    cr_assert(stat(path, &st) == 0 && st.st_size > offset);
+    cr_assert(truncate(path, offset) == 0 && truncate(path, st.st_size) == 0);
+}
+
+/* Behind a crash the log goes on some segments later. The files between were never there: that they are missing
+   does not mean that what lay there had died. */
+Test(salvage, what_is_lost_in_front_of_a_jump_is_missed_behind_it)
+{
+    scree_version version = 0;
+    char bytes[64], crashed[KIT_PATH_MAX];
+    size_t len = 0;
+
+    EXPECT(0, scree_page_put(cache, SCREE_PAGE_ROOT, text("old"), NULL));
+    EXPECT(0, scree_page_allocate_at(cache, 2, text("two"), NULL));
+    EXPECT(0, scree_snapshot(cache, NULL));
+    EXPECT(0, scree_page_put(cache, SCREE_PAGE_ROOT, text("newer"), &version));
+    EXPECT(0, scree_wait_stable(cache, version, -1));
+    kit_dir_name(crashed, "crashed");
+    kit_dir_copy(dir, crashed);
+    close_cache();
+    kit_dir_remove(dir);
+    cr_assert(rename(crashed, dir) == 0);
+    open_cache();
+    EXPECT(0, scree_page_append(cache, SCREE_PAGE_ROOT, text(" and more"), NULL));
+    EXPECT(0, scree_page_append(cache, 2, text(" and more"), NULL));
+    close_cache();
+    lose_from(version);
+    remove_all("snapshot-");
+    EXPECT(SCREE_E_CORRUPT, salvage());
+    cr_assert(bad > 0);
+    EXPECT(0, scree_open(to, &options, &cache));
+    EXPECT(0, scree_page_read(cache, SCREE_PAGE_ROOT, bytes, sizeof(bytes), &len, NULL));
+    cr_assert(len != strlen("old and more"), "a page that never was so: %.*s", (int)len, bytes);
 }
 
 Test(salvage, without_any_manifest_the_materializer_has_to_be_given)
@@ -458,6 +546,36 @@ Test(salvage, recovery_state_and_ids_are_carried_on)
     cr_assert(page > 1, "a page in use");
 }
 
+static int
+note_state(void *ctx, const scree_finding *f)
+{
+    *(int *)ctx += f->severity == SCREE_FINDING_LOST && f->page == 0 &&
+                   strstr(f->text, "recovery state") != NULL;
+    return 0;
+}
+
+Test(salvage, a_recovery_state_whose_log_was_given_back_is_told_lost)
+{
+    static char big[3000];
+    char first[KIT_PATH_MAX * 2];
+    int told = 0;
+
+    memset(big, 'x', sizeof(big));
+    close_cache();
+    kit_dir_remove(dir);
+    options.materializer = &kit_concat_fold;
+    open_cache();
+    path_of(first, "segment-0000000000000001");
+    for (int i = 0; i < 60; i++)
+        EXPECT(0, scree_page_put(cache, SCREE_PAGE_ROOT, kit_slice(big, sizeof(big)), NULL));
+    EXPECT(0, scree_reclaim(cache, 1.05, NULL, NULL));
+    cr_assert(access(first, F_OK) != 0, "the log's first segment is still there");
+    close_cache();
+    remove_all("snapshot-");
+    EXPECT(SCREE_E_CORRUPT, scree_salvage(dir, to, &options, note_state, NULL, &told));
+    cr_assert(told == 1);
+}
+
 Test(salvage, a_page_that_is_too_long_for_the_options_is_told)
 {
     options.page_bytes_max = 16384;
@@ -496,6 +614,269 @@ Test(verify, a_read_that_fails_is_never_passed_over)
     options.env = NULL;
 }
 
+/* ---- blocks that cannot be read ---- */
+
+static struct {
+    const char *name; /* of the file; bytes [from, end) of it */
+    uint64_t from, end;
+    bool is[1024]; /* file numbers under which it is open */
+} rotten;
+
+static int
+rotten_open(void *ctx, const char *path, int flags)
+{
+    const scree_env *posix = scree_env_posix();
+    int file = posix->open(posix->ctx, path, flags);
+
+    (void)ctx;
+    if (file >= 0 && file < 1024)
+        rotten.is[file] = strcmp(strrchr(path, '/') + 1, rotten.name) == 0;
+    return file;
+}
+
+static int64_t
+rotten_read(void *ctx, int file, void *data, size_t len, uint64_t offset)
+{
+    const scree_env *posix = scree_env_posix();
+
+    (void)ctx;
+    if (file < 1024 && rotten.is[file] && offset < rotten.end && offset + len > rotten.from)
+        return -EIO;
+    return posix->read(posix->ctx, file, data, len, offset);
+}
+
+static int
+rotten_read_many(void *ctx, scree_env_read *reads, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        reads[i].result =
+            rotten_read(ctx, reads[i].file, reads[i].data, reads[i].len, reads[i].offset);
+    return 0;
+}
+
+/* From now on one block of that file cannot be read. Its number of blocks. */
+static uint64_t
+rot(const char *name, uint64_t block)
+{
+    static scree_env env;
+    char path[KIT_PATH_MAX * 2];
+    struct stat st;
+
+    env = *scree_env_posix();
+    env.open = rotten_open;
+    env.read = rotten_read;
+    env.read_many = rotten_read_many;
+    options.env = &env;
+    rotten.name = name;
+    rotten.from = 4096 * block;
+    rotten.end = rotten.from + 4096;
+    snprintf(path, sizeof(path), "%s/%s", dir, name);
+    cr_assert(stat(path, &st) == 0);
+    return (uint64_t)st.st_size / 4096;
+}
+
+/* Pages of fill that are there as it wrote them. */
+static unsigned
+pages_right(void)
+{
+    char bytes[4096];
+    unsigned right = 0;
+
+    for (scree_page_id id = 2; id < 40; id++) {
+        size_t len = 0, expected = (id % 3 == 0 ? 0 : 60 * id) + (id % 4 == 0 ? 8 : 0);
+        int code = scree_page_read(cache, id, bytes, sizeof(bytes), &len, NULL);
+
+        cr_assert(code == 0 || code == SCREE_E_NOT_FOUND);
+        right += code == 0 && len == (id == 7 ? 0 : expected);
+    }
+    return right;
+}
+
+Test(salvage, a_block_that_cannot_be_read_costs_what_lies_in_it, .timeout = 120)
+{
+    const char *name = "segment-0000000000000001";
+    uint64_t blocks = 2;
+
+    fill();
+    close_cache();
+    for (uint64_t block = 1; block < blocks; block++) {
+        blocks = rot(name, block);
+        EXPECT(SCREE_E_CORRUPT, verify());
+        cr_assert(bad > 0 && strcmp(last_file, "") != 0);
+        EXPECT(SCREE_E_CORRUPT, salvage());
+        cr_assert(bad > 0, "block %llu", (unsigned long long)block);
+        options.env = NULL;
+        EXPECT(0, scree_open(to, &options, &cache));
+        cr_assert(pages_right() + (unsigned)bad >= 38 && pages_right() >= 24,
+                  "block %llu: %u pages, %d findings", (unsigned long long)block, pages_right(),
+                  bad);
+        close_cache();
+        kit_dir_remove(to);
+    }
+    cr_assert(blocks > 10);
+}
+
+/* A log that ended by a crash. Where it ended. */
+static scree_version
+crash_make(void)
+{
+    char crashed[KIT_PATH_MAX];
+    scree_version version = 0;
+
+    fill();
+    EXPECT(0, scree_page_append(cache, 2, text("last"), &version));
+    EXPECT(0, scree_wait_stable(cache, version, -1));
+    kit_dir_name(crashed, "crashed");
+    kit_dir_copy(dir, crashed);
+    close_cache();
+    kit_dir_remove(dir);
+    cr_assert(rename(crashed, dir) == 0);
+    return version;
+}
+
+/* And goes on in another segment. */
+static scree_version
+jump_make(void)
+{
+    scree_version version = crash_make();
+
+    open_cache();
+    EXPECT(0, scree_page_append(cache, 3, text(" and more"), NULL));
+    close_cache();
+    return version;
+}
+
+/* Room made ahead lies behind it. */
+Test(verify, the_end_behind_a_block_that_cannot_be_read_is_no_damage)
+{
+    scree_version end = crash_make();
+
+    remove_all("snapshot-"); /* so that all of the log is walked */
+    (void)rot("segment-0000000000000001", 1);
+    EXPECT(SCREE_E_CORRUPT, verify());
+    cr_assert(bad > 1);
+    cr_assert(furthest < end, "at the end: lsn %llu", (unsigned long long)furthest);
+    options.env = NULL;
+}
+
+/* Beside a block that cannot be read, records are taken one by one, over the jump too. */
+Test(verify, a_jump_behind_a_block_that_cannot_be_read_is_no_damage)
+{
+    char name[32];
+    scree_version end = jump_make();
+    int without;
+
+    remove_all("snapshot-"); /* so that all of the log is walked */
+    EXPECT(SCREE_E_CORRUPT, verify());
+    without = bad;
+    cr_assert(furthest < end);
+    snprintf(name, sizeof(name), "segment-%016llx",
+             (unsigned long long)((end - 1) / options.segment_bytes));
+    (void)rot(name, 1);
+    EXPECT(SCREE_E_CORRUPT, verify());
+    cr_assert(bad > without);
+    cr_assert(furthest < end, "behind the jump: lsn %llu", (unsigned long long)furthest);
+    options.env = NULL;
+}
+
+static void
+byte_flip(const char *path, size_t at)
+{
+    const char *name = strrchr(path, '/') + 1;
+    unsigned char *data;
+    size_t len;
+
+    data = kit_file_read(dir, name, &len);
+    cr_assert(data != NULL && at < len);
+    data[at] ^= 1;
+    kit_file_write(dir, name, data, len);
+    free(data);
+}
+
+/* The header of the segment behind is the jump's only link. Its records are judged by themselves. */
+Test(verify, a_jump_whose_header_is_damaged_loses_nothing)
+{
+    char path[KIT_PATH_MAX * 2];
+
+    (void)jump_make();
+    path_of(path, "segment-");
+    byte_flip(path, 50);
+    EXPECT(SCREE_E_CORRUPT, verify());
+    cr_assert(bad == 1 && strcmp(last_file, strrchr(path, '/') + 1) == 0, "%d findings, %s", bad,
+              last_file);
+}
+
+/* A record, the header behind a jump, and the snapshots. */
+static void
+damage_make(void)
+{
+    char path[KIT_PATH_MAX * 2];
+
+    (void)jump_make();
+    path_of(path, "segment-");
+    byte_flip(path, 50);
+    snprintf(path, sizeof(path), "%s/segment-0000000000000001", dir);
+    byte_flip(path, 3 * 4096);
+    remove_all("snapshot-");
+}
+
+Test(verify, whoever_is_told_of_damage_may_end_it)
+{
+    int found;
+
+    damage_make();
+    EXPECT(SCREE_E_CORRUPT, verify());
+    found = bad;
+    for (findings_at_most = 0; findings_at_most < found; findings_at_most++) {
+        EXPECT(SCREE_E_CANCELED, verify());
+        cr_assert(bad == findings_at_most + 1);
+    }
+    EXPECT(SCREE_E_CORRUPT, verify());
+}
+
+/* What was given back is zeros. Other bytes in place of a granule are damage. */
+Test(verify, a_granule_of_other_bytes_is_not_taken_for_a_hole)
+{
+    static unsigned char other[64 * 1024];
+    char path[KIT_PATH_MAX * 2];
+    FILE *f;
+
+    fill();
+    close_cache();
+    memset(other, 0xee, sizeof(other));
+    snprintf(path, sizeof(path), "%s/segment-0000000000000001", dir);
+    f = fopen(path, "r+b");
+    cr_assert(f != NULL && fseek(f, 4096, SEEK_SET) == 0);
+    cr_assert(fwrite(other, 1, sizeof(other), f) == sizeof(other) && fclose(f) == 0);
+    remove_all("snapshot-");
+    EXPECT(SCREE_E_CORRUPT, verify());
+    cr_assert(last.severity == SCREE_FINDING_DAMAGE && last.bytes == sizeof(other));
+    cr_assert(notes == 1, "that there is no snapshot, and no hole");
+}
+
+/* An error that is none of the medium's ends it; it is told, or it is damage that is found. */
+Test(verify, of_what_is_damaged_a_read_that_fails_is_not_passed_over_either)
+{
+    uint64_t n = 0;
+    int found, code;
+
+    damage_make();
+    EXPECT(SCREE_E_CORRUPT, verify());
+    found = bad;
+    options.env = kit_env();
+    do {
+        kit_env_plan(&(struct kit_plan){
+            .kinds = KIT_READ, .fault = KIT_FAULT_CODE, .code = -ENXIO, .at = ++n});
+        code = verify();
+        cr_assert(code == -ENXIO || code == SCREE_E_CORRUPT, "read %llu: %d", (unsigned long long)n,
+                  code);
+        cr_assert(code == -ENXIO || bad >= found, "read %llu: %d findings of %d",
+                  (unsigned long long)n, bad, found);
+    } while (kit_env_hit());
+    cr_assert(n > 10);
+    options.env = NULL;
+}
+
 #ifdef SCREE_ALLOC_FAULTS
 void scree__alloc_fault(uint64_t nth, uint64_t count);
 uint64_t scree__alloc_counted(void);
@@ -513,6 +894,27 @@ Test(verify, every_allocation_may_fail, .timeout = 120)
             break;
         cr_assert(code == 0 || code == SCREE_E_NO_MEMORY, "allocation %llu: %d",
                   (unsigned long long)n, code);
+    }
+    scree__alloc_fault(0, 0);
+}
+
+Test(verify, of_what_is_damaged_every_allocation_may_fail, .timeout = 120)
+{
+    int found;
+
+    damage_make();
+    EXPECT(SCREE_E_CORRUPT, verify());
+    found = bad;
+    for (uint64_t n = 1;; n++) {
+        int code;
+
+        scree__alloc_fault(n, 1);
+        code = verify();
+        if (scree__alloc_counted() < n)
+            break;
+        cr_assert(code == SCREE_E_NO_MEMORY || (code == SCREE_E_CORRUPT && bad == found),
+                  "allocation %llu: %d, %d findings of %d", (unsigned long long)n, code, bad,
+                  found);
     }
     scree__alloc_fault(0, 0);
 }

@@ -103,8 +103,9 @@ tool_backup(int argc, char **argv)
         "SRC DST",
         "Copies the directory SRC, which nobody has open for writing, into DST, which is made or "
         "is "
-        "empty. DST then opens as SRC does. Exit status 3: it could not be done; DST is to be "
-        "deleted.",
+        "empty. DST then opens as SRC does.\vExit status: 0, 1 SRC is damaged, 2 usage, 3 it could "
+        "not "
+        "be done. Unless it is 0 DST is to be deleted.",
         0,
         0,
         0};
@@ -116,10 +117,11 @@ tool_backup(int argc, char **argv)
     uint64_t begin_ns = tool_now_ns();
 
     (void)argp_parse(&argp, argc, argv, 0, NULL, &o);
-    if (tool_open_any(o.src, &manifest, &cache) != 0)
-        return TOOL_IO;
-    int rc = scree_backup(cache, o.dst, o.bytes_per_s, backup_draw, &drawing);
+    int rc = tool_open_any(o.src, &manifest, &cache), told = 0;
 
+    if (rc != 0)
+        return (int)tool_exit_of(rc);
+    rc = scree_backup(cache, o.dst, o.bytes_per_s, backup_draw, &drawing);
     if (drawing.on && drawing.last_ns != 0)
         (void)fputc('\n', stderr);
     if (rc == 0)
@@ -127,7 +129,7 @@ tool_backup(int argc, char **argv)
     if (rc != 0)
         tool_complain(o.src, rc);
     else
-        rc = backup_tell(&o, &info, drawing.done, (double)(tool_now_ns() - begin_ns) / 1e9);
+        told = backup_tell(&o, &info, drawing.done, (double)(tool_now_ns() - begin_ns) / 1e9);
     (void)scree_close(cache);
-    return rc == 0 && fflush(stdout) == 0 ? TOOL_OK : TOOL_IO;
+    return told == 0 && fflush(stdout) == 0 ? (int)tool_exit_of(rc) : TOOL_IO;
 }

@@ -1,13 +1,21 @@
 /*
  * bench.h - one benchmark run: its options, its figures, and who does what.
  *
- *   bench.c          options and the child process
- *   bench_page.c     what a page holds: made, folded and checked
- *   bench_load.c     the child's frame: open, load, warm up, time, close
+ *   bench.c          scree's run
+ *   bench_load.c     the child's part of it: the cache, and what the phases ask of it
  *   bench_work.c     the operations that are timed
- *   bench_churn.c    churn: who does which operation, what is sampled, what promise P5 allows
  *   bench_check.c    the parent's part: reopen, time the first get, check the pages
- *   bench_line.c     the line of JSON, the table of samples
+ *   bench_line.c     what scree adds to the line of JSON, and its promise on space
+ *
+ * What every engine shares, scree and those of bench/peers:
+ *
+ *   bench_run.c      options, tables, the child process
+ *   bench_page.c     what a page holds: made, folded and checked
+ *   bench_phase.c    the child's frame: load, warm up, time, close
+ *   bench_loop.h     the loop around an operation
+ *   bench_churn.c    churn: who does which operation, what is sampled
+ *   bench_right.c    what must be there after a run
+ *   bench_json.c     the line of JSON, the table of samples
  */
 #ifndef SCREE_BENCH_H
 #define SCREE_BENCH_H
@@ -113,9 +121,23 @@ struct bench_put {
     uint64_t op;
 };
 
+struct bench_worker;
+/* What the frame asks of an engine; 0 or an error. */
+struct bench_hooks {
+    void *ctx;
+    int (*worker)(void *ctx, struct bench_worker *w); /* one more thread will work */
+    int (*load)(struct bench_worker *w, uint64_t key, const void *page, uint64_t *id_out);
+    int (*loaded)(void *ctx); /* while no worker runs, as with all below but stats */
+    int (*flush)(void *ctx);
+    int (*stats)(void *ctx, scree_stats *stats_out); /* of churn, also while others work */
+    int (*close)(void *ctx);
+};
+
 struct bench_churn;
 struct bench_run {
     struct bench_options options;
+    const char *program;      /* as messages begin */
+    struct bench_hooks hooks; /* the child's */
     scree_materializer materializer;
     struct bench_shared *shared;
     uint64_t *ids;        /* shared: page of key k */
@@ -127,6 +149,14 @@ struct bench_run {
     uint64_t appends_span; /* pages a thread's part of appends or puts has room for */
     struct bench_churn *churn; /* the child's; churn only */
 };
+
+/* ---- bench_run.c ---- */
+
+/* Ends the process if they make no sense. */
+void bench_options_parse(struct bench_options *o, int argc, char **argv);
+int bench_run_prepare(struct bench_run *run);
+/* `child` in a process of its own; 0, or a negative error: -ECHILD if it has said what went wrong. */
+int bench_run_child(struct bench_run *run, int (*child)(struct bench_run *run));
 
 /* ---- bench_page.c ---- */
 
@@ -156,6 +186,10 @@ void bench_value_make(void *value, uint32_t len, unsigned thread, uint64_t k, ui
    stored. scratch: page_len and frag_len bytes. */
 bool bench_page_check(scree_slice page, uint64_t id, uint64_t key, const struct bench_options *o,
                       unsigned char *scratch, uint32_t *appends_out);
+/* Of `count` appends to a page of len bytes the last newest_n, as many as can be kept; its new length. There is
+   room for BENCH_FRAGS_KEPT fragments. */
+size_t bench_page_add(void *page, size_t len, uint32_t count, const void *newest, uint32_t newest_n,
+                      uint32_t frag_len);
 void bench_materializer(scree_materializer *m);
 
 /* ---- bench_load.c: in the child; 0 or an error it complained about ---- */
@@ -163,12 +197,16 @@ int bench_child(struct bench_run *run);
 void bench_open_options(const struct bench_run *run, scree_options *options_out);
 int bench_stats(scree_cache *cache, scree_stats *stats_out);
 
-/* ---- bench_work.c ---- */
+/* ---- bench_phase.c: in the child, the engine open and run->hooks set; 0 or an error ---- */
+int bench_frame(struct bench_run *run);
+
+/* ---- bench_work.c; of another engine: peer_work.c ---- */
 
 /* Everything a thread needs at hand; its own cache lines. */
 struct bench_worker {
     _Alignas(128) struct bench_run *run;
     scree_cache *cache;
+    void *session;         /* what another engine has in the place of cache */
     const uint32_t *draws; /* page ids, drawn beforehand */
     uint32_t draws_mask;
     unsigned thread;
@@ -184,7 +222,6 @@ struct bench_worker {
     const _Atomic uint32_t *stop; /* set by the main thread, relaxed: only ends a loop */
     int error;
 };
-int bench_worker_init(struct bench_worker *w);
 /* Operations until *stop; at most max_ops. */
 void bench_worker_run(struct bench_worker *w, uint64_t max_ops);
 
@@ -192,7 +229,7 @@ void bench_worker_run(struct bench_worker *w, uint64_t max_ops);
 
 /* What happens to the directory, from its open on; ctx: struct bench_shared. */
 void bench_churn_event(void *ctx, const scree_event *event);
-int bench_churn_init(struct bench_run *run, scree_cache *cache);
+int bench_churn_init(struct bench_run *run);
 /* The operations from now on: up to ops more, until seconds are over if that is not 0. Samples are taken
    if `sampled`. While no worker runs. */
 void bench_churn_begin(struct bench_run *run, uint64_t ops, double seconds, bool sampled);
@@ -203,21 +240,35 @@ uint64_t bench_churn_take(struct bench_run *run, uint64_t *from_out);
 /* They are done: the thread that finished a hundredth looks at the space. */
 void bench_churn_done(struct bench_run *run, uint64_t from, uint64_t n);
 
-/* What the samples show. */
-struct bench_space {
-    double amp_max, amp_max_log; /* over the second half */
-    uint64_t disk_bytes_max;     /* over all */
-    uint64_t p5_bound_bytes;
-    bool p5_holds;
-};
-void bench_churn_judge(const struct bench_run *run, struct bench_space *space_out);
+/* ---- bench_json.c ---- */
+
+struct json_t;
+/* All fields that engines share; NULL: no memory. */
+struct json_t *bench_json_line(const struct bench_run *run, const char *engine, const char *version,
+                               const char *config);
+void bench_json_count(struct json_t *line, const char *name, uint64_t value);
+/* What recover adds; nothing to other workloads. */
+void bench_json_recover(struct json_t *line, const struct bench_run *run);
+/* Releases it; 0 or a negative error. */
+int bench_json_print(struct json_t *line);
+/* The table of samples; complains itself. */
+int bench_samples_write(const struct bench_run *run);
 
 /* ---- bench_line.c: 0 or a negative error ---- */
 
 /* *promise_out: false if a promise on space was broken, of which it complained. */
 int bench_line_print(const struct bench_run *run, bool *promise_out);
-/* Complains itself. */
-int bench_samples_write(const struct bench_run *run);
+/* ---- bench_right.c: in the parent ---- */
+
+/* Pages, or of commit values, that must be there, and the page id of one. */
+uint64_t bench_items(const struct bench_run *run);
+uint64_t bench_item_id(const struct bench_run *run, uint64_t index);
+bool bench_item_right(const struct bench_run *run, scree_slice page, scree_version version,
+                      uint64_t index, unsigned char *scratch);
+/* Whether `item` says so of 1,000 at random, with --verify of all; it complains itself. */
+typedef bool (*bench_item_fn)(void *ctx, const struct bench_run *run, uint64_t index,
+                              unsigned char *scratch);
+bool bench_all_right(const struct bench_run *run, bench_item_fn item, void *ctx);
 
 /* ---- bench_check.c: in the parent; 0 or an error it complained about ---- */
 int bench_check(struct bench_run *run);

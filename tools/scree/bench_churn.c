@@ -1,10 +1,9 @@
 /*
- * bench_churn.c - churn: who does which operation, what is sampled, what promise P5 allows.
+ * bench_churn.c - churn: who does which operation, what is sampled.
  *
  * Goal: pages are overwritten until the log has been written many times over what lives; does the disk stay
- * bounded all along? Each hundredth of the operations the thread that finishes it looks at the cache's own
- * figures and at what the files really occupy. The larger of both counts: a figure that is too
- * good does not help.
+ * bounded all along? Each hundredth of the operations the thread that finishes it looks at the engine's
+ * own figures, if it has any, and at what the files really occupy.
  *
  * WORD  churn.next: the next operation's number, from 1 on over the whole run.
  * EDGES fetch_add relaxed, any worker: it hands out numbers, nothing travels over it. Everything else in
@@ -12,7 +11,6 @@
  */
 #include "bench.h"
 
-#include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,9 +19,8 @@
 
 struct bench_churn {
     _Alignas(128) _Atomic uint64_t next;
-    _Alignas(128) scree_cache *cache;
-    uint64_t first, end; /* operations of this phase: [first, end) */
-    uint64_t step;       /* a sample after this many; 0: none */
+    _Alignas(128) uint64_t first, end; /* operations of this phase: [first, end) */
+    uint64_t step;                     /* a sample after this many; 0: none */
     uint64_t begun_ns, deadline_ns;
 };
 
@@ -49,16 +46,15 @@ bench_churn_event(void *ctx, const scree_event *event)
 }
 
 int
-bench_churn_init(struct bench_run *run, scree_cache *cache)
+bench_churn_init(struct bench_run *run)
 {
     struct bench_shared *s = run->shared;
     struct bench_churn *c = aligned_alloc(_Alignof(struct bench_churn), sizeof(*c));
-    int rc = bench_stats(cache, &s->begun);
+    int rc = run->hooks.stats(run->hooks.ctx, &s->begun);
 
     if (c == NULL || rc != 0)
         return rc != 0 ? rc : SCREE_E_NO_MEMORY;
     memset(c, 0, sizeof(*c));
-    c->cache = cache;
     atomic_init(&c->next, 1);
     run->churn = c;
     (void)pthread_mutex_lock(&event_lock);
@@ -78,7 +74,7 @@ sample_take(struct bench_run *run, uint64_t index, uint64_t ops)
     sample->ns = tool_now_ns() - run->churn->begun_ns;
     sample->rss = tool_proc_status_bytes("VmRSS:");
     sample->disk = tool_disk_usage(run->options.dir);
-    sample->taken = bench_stats(run->churn->cache, &sample->stats) == 0;
+    sample->taken = run->hooks.stats(run->hooks.ctx, &sample->stats) == 0;
 }
 
 void
@@ -127,50 +123,4 @@ bench_churn_done(struct bench_run *run, uint64_t from, uint64_t n)
 
     if (c->step != 0 && before / c->step != after / c->step && after / c->step < SAMPLE_LAST)
         sample_take(run, after / c->step, after);
-}
-
-/* ---- in the parent ------------------------------------------------------------------------------- */
-
-static uint64_t
-larger(uint64_t a, uint64_t b)
-{
-    return a > b ? a : b;
-}
-
-/* The log between snapshots; if there has been none, all of it. */
-static uint64_t
-log_between_snapshots(const struct bench_shared *s)
-{
-    return s->snapshot_gap_max != 0 ? s->snapshot_gap_max : s->ended.tail_lsn - s->log_start;
-}
-
-void
-bench_churn_judge(const struct bench_run *run, struct bench_space *space)
-{
-    const struct bench_shared *s = run->shared;
-    uint64_t live_min = UINT64_MAX, snapshots_max = 0;
-    scree_options o;
-
-    memset(space, 0, sizeof(*space));
-    for (unsigned i = 0; i < BENCH_SAMPLES; i++) {
-        const struct bench_sample *sample = &s->samples[i];
-        const scree_stats *t = &sample->stats;
-        uint64_t log = larger(t->disk_bytes, sample->disk.log_bytes);
-        uint64_t all = larger(t->disk_bytes + t->snapshot_disk_bytes, sample->disk.bytes);
-
-        if (!sample->taken)
-            continue;
-        snapshots_max = larger(snapshots_max, t->snapshot_disk_bytes);
-        space->disk_bytes_max = larger(space->disk_bytes_max, all);
-        live_min = t->live_bytes < live_min ? t->live_bytes : live_min;
-        if (2 * sample->ops < s->ops || t->live_bytes == 0)
-            continue;
-        space->amp_max = fmax(space->amp_max, (double)all / (double)t->live_bytes);
-        space->amp_max_log = fmax(space->amp_max_log, (double)log / (double)t->live_bytes);
-    }
-    bench_open_options(run, &o);
-    space->p5_bound_bytes = (uint64_t)(o.space_amp_target * (double)live_min) +
-                            3 * log_between_snapshots(s) + 2 * o.segment_bytes +
-                            o.log_buffer_bytes + snapshots_max + s->snapshot_bytes_max;
-    space->p5_holds = space->disk_bytes_max <= space->p5_bound_bytes;
 }

@@ -122,6 +122,26 @@ bench_page_check(scree_slice page, uint64_t id, uint64_t key, const struct bench
     return true;
 }
 
+size_t
+bench_page_add(void *page, size_t len, uint32_t count, const void *newest, uint32_t newest_n,
+               uint32_t frag_len)
+{
+    uint32_t head[2], kept, take = count;
+
+    memcpy(head, page, sizeof(head));
+    kept = head[1] % CYCLE + count;
+    head[1] += count;
+    if (kept > BENCH_FRAGS_KEPT) {
+        take = head[1] % CYCLE;
+        len = HEAD_BYTES + (size_t)head[0];
+    }
+    memcpy(page, head, sizeof(head));
+    memcpy((unsigned char *)page + len,
+           (const unsigned char *)newest + (size_t)(newest_n - take) * frag_len,
+           (size_t)take * frag_len);
+    return len + (size_t)take * frag_len;
+}
+
 static int
 page_merge(void *ctx, scree_page_id id, const scree_slice *base, const scree_slice *frags, size_t n,
            scree_out *out)

@@ -1,25 +1,13 @@
 /*
  * bench_work.c - the timed operations.
  *
- * The harness has to cost a few ns where an operation costs forty: page ids are drawn beforehand into
- * a table that is read in order, fragments are made beforehand and only stamped, the clock is looked at
- * once in 64 operations (always where an operation is durable, so slow), and each workload has a loop of
- * its own into which its operation is inlined.
+ * What the harness costs, and what it does against that: bench_loop.h.
  */
-#include "bench.h"
+#include "bench_loop.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #define NO_SPACE_MS_MAX 60000u /* then the disk is taken to be full for good */
-
-typedef int (*bench_op)(struct bench_worker *w);
-
-static inline scree_page_id
-next_id(struct bench_worker *w)
-{
-    return w->draws[w->at++ & w->draws_mask];
-}
 
 static inline int
 settle(struct bench_worker *w, scree_version version)
@@ -32,7 +20,7 @@ op_frag_merge(struct bench_worker *w)
 {
     const struct bench_run *run = w->run;
     uint32_t index = (uint32_t)w->at % BENCH_POOL;
-    scree_page_id id = next_id(w);
+    scree_page_id id = bench_next_id(w);
     uint64_t stamp = bench_fragment_stamp(id, index);
     unsigned char *frag = w->frags + (size_t)index * run->options.frag;
     scree_version version;
@@ -51,7 +39,7 @@ op_frag_merge(struct bench_worker *w)
 static inline int
 op_page_get(struct bench_worker *w)
 {
-    scree_page_id id = next_id(w);
+    scree_page_id id = bench_next_id(w);
     scree_slice page;
     uint64_t sum = 0, word;
     int rc;
@@ -74,7 +62,7 @@ op_page_get(struct bench_worker *w)
 static inline int
 op_page_view(struct bench_worker *w)
 {
-    scree_page_id id = next_id(w);
+    scree_page_id id = bench_next_id(w);
     scree_slice page;
     uint64_t words[8] = {0};
     int rc;
@@ -114,7 +102,7 @@ op_churn(struct bench_worker *w)
 {
     const struct bench_run *run = w->run;
     uint64_t op = w->next++;
-    scree_page_id id = next_id(w);
+    scree_page_id id = bench_next_id(w);
     unsigned char *page = w->frags + (op % BENCH_POOL) * run->options.page;
     scree_slice slice = {page, run->options.page};
     scree_version version;
@@ -215,7 +203,7 @@ op_batch_commit(struct bench_worker *w)
     int rc;
 
     for (unsigned i = 0; i < BENCH_BATCH_PAGES; i++)
-        ids[i] = next_id(w);
+        ids[i] = bench_next_id(w);
     do {
         rc = batch_once(w, ids, index, &lsn);
         for (unsigned i = 0; i < BENCH_BATCH_PAGES; i++)
@@ -229,44 +217,6 @@ op_batch_commit(struct bench_worker *w)
     return settle(w, lsn);
 }
 
-static inline __attribute__((always_inline)) void
-loop(struct bench_worker *w, uint64_t max_ops, bench_op op, bool every)
-{
-    uint64_t ops = 0;
-    int rc = 0;
-
-    while (rc == 0 && ops < max_ops &&
-           atomic_load_explicit(w->stop, memory_order_relaxed) == 0) { /* only ends the loop */
-        uint64_t start = tool_now_ns();
-        uint64_t batch = every ? 1 : max_ops - ops < BENCH_BATCH ? max_ops - ops : BENCH_BATCH;
-
-        rc = op(w);
-        scree__histogram_add(w->latency, tool_now_ns() - start);
-        ops += rc == 0;
-        for (uint64_t i = 1; i < batch && rc == 0; i++) {
-            rc = op(w);
-            ops += rc == 0;
-        }
-    }
-    w->ops += ops;
-    w->error = rc;
-}
-
-/* Operations have numbers, handed out in batches to whoever comes. */
-static void
-loop_churn(struct bench_worker *w, bool every)
-{
-    uint64_t from, n;
-
-    while (w->error == 0 && atomic_load_explicit(w->stop, memory_order_relaxed) == 0 &&
-           (n = bench_churn_take(w->run, &from)) > 0) {
-        w->next = from;
-        loop(w, n, op_churn, every);
-        if (w->error == 0)
-            bench_churn_done(w->run, from, n);
-    }
-}
-
 void
 bench_worker_run(struct bench_worker *w, uint64_t max_ops)
 {
@@ -274,52 +224,29 @@ bench_worker_run(struct bench_worker *w, uint64_t max_ops)
 
     switch (w->run->options.workload) {
     case BENCH_FRAG_MERGE:
-        loop(w, max_ops, op_frag_merge, every);
+        bench_loop(w, max_ops, op_frag_merge, every);
         break;
     case BENCH_PAGE_GET:
     case BENCH_PAGE_GET_COLD:
-        loop(w, max_ops, op_page_get, every);
+        bench_loop(w, max_ops, op_page_get, every);
         break;
     case BENCH_PAGE_VIEW:
-        loop(w, max_ops, op_page_view, every);
+        bench_loop(w, max_ops, op_page_view, every);
         break;
     case BENCH_MIXED:
-        loop(w, max_ops, op_mixed, every);
+        bench_loop(w, max_ops, op_mixed, every);
         break;
     case BENCH_COMMIT:
-        loop(w, max_ops, op_commit, true);
+        bench_loop(w, max_ops, op_commit, true);
         break;
     case BENCH_BATCH_COMMIT:
-        loop(w, max_ops, op_batch_commit, every);
+        bench_loop(w, max_ops, op_batch_commit, every);
         break;
     case BENCH_CHURN:
-        loop_churn(w, every);
+        bench_loop_churn(w, op_churn, every);
         break;
     case BENCH_RECOVER: /* its work is the load */
     case BENCH_WORKLOADS:
         break;
     }
-}
-
-int
-bench_worker_init(struct bench_worker *w)
-{
-    const struct bench_options *o = &w->run->options;
-    bool churn = o->workload == BENCH_CHURN;
-    size_t copy = o->page + (size_t)BENCH_FRAGS_KEPT * o->frag;
-    size_t body = churn ? o->page : o->frag;
-
-    copy = copy > o->value ? copy : o->value;
-    w->copy = malloc(copy);
-    w->frags = malloc(BENCH_POOL * body);
-    if (w->copy == NULL || w->frags == NULL)
-        return SCREE_E_NO_MEMORY;
-    w->harness_bytes += copy + BENCH_POOL * body;
-    for (uint32_t i = 0; i < BENCH_POOL; i++) {
-        if (churn)
-            bench_churn_make(w->frags + i * body, o->page, i, o->seed);
-        else
-            bench_fragment_make(w->frags + i * body, o->frag, i, o->seed);
-    }
-    return 0;
 }

@@ -197,7 +197,7 @@ dump_run(scree_cache *cache, const struct dump_options *o)
         while ((rc = scree_page_next(cache, page.id, &page.id)) == 0) {
             rc = page_dump(cache, &page, o, bad < COMPLAINTS_MAX);
             if (rc != 0) {
-                worst = rc;
+                worst = worst == 0 || worst == SCREE_E_CORRUPT ? rc : worst;
                 bad++;
             }
         }
@@ -223,7 +223,8 @@ tool_dump(int argc, char **argv)
         dump_parse,
         "DIR [PAGE]",
         "Lists the pages of DIR with version, base and fragment sizes, or shows the bytes of one "
-        "PAGE: its base and its fragments, unmerged.",
+        "PAGE: its base and its fragments, unmerged.\vExit status: 0, 1 damage (the other pages "
+        "are listed), 2 usage, 3 it could not be done, or there is no such PAGE.",
         0,
         0,
         0};
@@ -233,9 +234,10 @@ tool_dump(int argc, char **argv)
     int rc;
 
     (void)argp_parse(&argp, argc, argv, 0, NULL, &o);
-    if (tool_open_any(o.dir, &manifest, &cache) != 0)
-        return TOOL_TROUBLE;
+    rc = tool_open_any(o.dir, &manifest, &cache);
+    if (rc != 0)
+        return (int)tool_exit_of(rc);
     rc = dump_run(cache, &o);
     (void)scree_close(cache);
-    return rc == 0 && fflush(stdout) == 0 ? TOOL_OK : TOOL_TROUBLE;
+    return fflush(stdout) == 0 ? (int)tool_exit_of(rc) : TOOL_IO;
 }

@@ -105,7 +105,9 @@ finding_text(const scree_finding *x)
     if (x->file != NULL)
         (void)printf("%s %s, offset %" PRIu64, x->page != 0 ? "," : "", x->file, x->offset);
     if (x->lsn != 0)
-        (void)printf(", lsn %" PRIu64, x->lsn);
+        (void)printf("%s lsn %" PRIu64, x->page != 0 || x->file != NULL ? "," : "", x->lsn);
+    if (x->page == 0 && x->file == NULL && x->lsn == 0)
+        (void)printf(" the directory");
     if (x->bytes != 0)
         (void)printf(", %" PRIu64 " bytes", x->bytes);
     (void)printf("\n    %s\n", x->text);

@@ -131,11 +131,7 @@ log_run(const struct log_options *o)
         if (rc == 0 && o->follow)
             tool_sleep_ms(FOLLOW_MS);
     } while (rc == 0 && o->follow);
-    if (rc == 0)
-        return TOOL_OK;
-    if (rc == SCREE_E_INVALID)
-        return TOOL_TROUBLE; /* --from */
-    return rc == SCREE_E_CORRUPT ? TOOL_WRONG : TOOL_IO;
+    return rc == SCREE_E_INVALID ? TOOL_TROUBLE /* --from */ : (int)tool_exit_of(rc);
 }
 
 int

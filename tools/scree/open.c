@@ -9,12 +9,13 @@
 
 #include "snapshot/snapshot.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
-static int
-merge_refuse(void *ctx, scree_page_id id, const scree_slice *base, const scree_slice *frags,
-             size_t n, scree_out *out)
+int
+tool_merge_refuse(void *ctx, scree_page_id id, const scree_slice *base, const scree_slice *frags,
+                  size_t n, scree_out *out)
 {
     (void)ctx;
     (void)id;
@@ -35,15 +36,17 @@ tool_open_quietly(const char *dir, struct scree__manifest *manifest_out, scree_c
 
     *cache_out = NULL;
     rc = scree__manifest_load(scree_env_posix(), dir, manifest_out, &skipped);
-    if (rc != 0)
+    if (rc != 0 && rc != -ENOENT)
         return rc;
+    if (rc == -ENOENT) /* open tells a directory without a manifest from none: it fails */
+        *manifest_out = (struct scree__manifest){.materializer = "unknown"};
     if (skipped > 0)
         (void)fprintf(stderr, "scree: %s: passed over %u damaged manifest(s)\n", dir, skipped);
     memset(&materializer, 0, sizeof(materializer));
     materializer.size = sizeof(materializer);
     materializer.name = manifest_out->materializer;
     materializer.version = manifest_out->materializer_version;
-    materializer.merge = merge_refuse;
+    materializer.merge = tool_merge_refuse;
     scree_options_init(&options);
     options.flags = SCREE_READ_ONLY;
     options.materializer = &materializer;

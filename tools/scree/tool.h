@@ -21,8 +21,8 @@ int tool_verify(int argc, char **argv);
 int tool_salvage(int argc, char **argv);
 int tool_log(int argc, char **argv);
 
-/* TROUBLE: it could not be done, or the command line makes no sense; IO: verify and salvage tell the former
-   apart. */
+/* TROUBLE: the command line makes no sense; of stress, bench, stat and map also: it could not be done. IO: it
+   could not be done; of the others, which tell that apart. */
 enum tool_exit { TOOL_OK = 0, TOOL_WRONG = 1, TOOL_TROUBLE = 2, TOOL_IO = 3 };
 
 /* ---- util.c ---- */
@@ -102,6 +102,8 @@ uint64_t tool_proc_io_bytes(const char *field);     /* "write_bytes:" */
 
 /* "scree <sub>: <what>: <name of code> (<detail of the last failure>)" on stderr. */
 void tool_complain(const char *what, int code);
+/* Of a command that looks at a directory: WRONG for damage, IO for every other error. */
+enum tool_exit tool_exit_of(int code);
 
 /* ---- findings.c: what verify and salvage tell ---- */
 
@@ -122,10 +124,13 @@ int tool_findings_end(struct tool_findings *f, const char *dir, int code);
 /* ---- open.c ---- */
 
 struct scree__manifest;
+/* A merge callback that fails: the tool has no other. */
+int tool_merge_refuse(void *ctx, scree_page_id id, const scree_slice *base,
+                      const scree_slice *frags, size_t n, scree_out *out);
 /* Open any directory read-only, whatever its materializer: its name comes from the manifest, its merge
    fails, so only unmerged reads are to be used. Complains itself. */
 int tool_open_any(const char *dir, struct scree__manifest *manifest_out, scree_cache **cache_out);
-/* The same without complaining. */
+/* The same without complaining. Segments without a manifest are CORRUPT. */
 int tool_open_quietly(const char *dir, struct scree__manifest *manifest_out,
                       scree_cache **cache_out);
 

@@ -184,8 +184,19 @@ tool_proc_io_bytes(const char *field)
 void
 tool_complain(const char *what, int code)
 {
-    const char *detail = scree_error_detail();
+    const char *detail = scree_error_detail(), *name = scree_strerror(code);
 
-    (void)fprintf(stderr, "scree: %s: %s%s%s%s\n", what, scree_strerror(code),
-                  detail[0] != '\0' ? " (" : "", detail, detail[0] != '\0' ? ")" : "");
+    if (strstr(detail, what) != NULL && strstr(detail, name) != NULL) /* it says all of it */
+        (void)fprintf(stderr, "scree: %s\n", detail);
+    else
+        (void)fprintf(stderr, "scree: %s: %s%s%s%s\n", what, name, detail[0] != '\0' ? " (" : "",
+                      detail, detail[0] != '\0' ? ")" : "");
+}
+
+enum tool_exit
+tool_exit_of(int code)
+{
+    if (code == 0)
+        return TOOL_OK;
+    return code == SCREE_E_CORRUPT ? TOOL_WRONG : TOOL_IO;
 }
