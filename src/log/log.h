@@ -399,6 +399,10 @@ int scree__log_survey_files(struct scree__log *log, uint64_t end, scree__log_tro
    -errno: nor could all files be read. */
 int scree__log_identify(const scree_env *env, const char *dir, uint8_t uuid_out[16],
                         uint64_t *segment_bytes_out);
+/* The segment size of the log with this uuid: `expected` if one of its segment headers has that, or none says
+   anything; else what they have. -errno: the directory cannot be listed, or some header cannot be read. */
+int scree__log_segment_bytes(const scree_env *env, const char *dir, const uint8_t uuid[16],
+                             uint64_t expected, uint64_t *found_out);
 /* Is this exactly the name of a file of the log? The number of a segment; 0 for others. */
 bool scree__log_name_parse(const char *name, uint64_t *number_out);
 /* Behind the last byte of the last segment; 0: no segment. */

@@ -50,7 +50,7 @@
 #else
 #define LINK_TRUSTED false
 #endif
-#ifdef SCREE_BUG_REWRITE_NOT /* seeded: what a kill left unsynced stays so; sim_crash must fail */
+#ifdef SCREE_BUG_REWRITE_NOT /* seeded: what a kill left unsynced stays so; test_restart must fail */
 #define REWRITES false
 #else
 #define REWRITES true

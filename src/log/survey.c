@@ -639,13 +639,31 @@ scree__log_last_byte(struct scree__log *log)
     return scree__segment_last(log, &info) ? info.number * log->segment_bytes + info.data_bytes : 0;
 }
 
+/* What the headers of a log's segments say of it. */
 struct identify {
     const scree_env *env;
     const char *dir;
+    const uint8_t *of; /* only those with this uuid count; NULL: the first that says one does */
+    uint64_t expected; /* of: segment_bytes that one of them should have */
     uint8_t *uuid;
     uint64_t *segment_bytes;
     int code; /* of the last file that could not be read */
 };
+
+/* 1: no more is needed. */
+static int
+identify_take(struct identify *i, const uint8_t *at, size_t len)
+{
+    uint8_t uuid[16];
+    uint64_t bytes;
+
+    if (!scree__segment_header_identity(at, len, uuid, &bytes) ||
+        (i->of != NULL && memcmp(uuid, i->of, sizeof uuid) != 0))
+        return 0;
+    memcpy(i->uuid, uuid, sizeof uuid);
+    *i->segment_bytes = bytes;
+    return i->of == NULL || bytes == i->expected;
+}
 
 static int
 identify_visit(void *ctx, const char *name)
@@ -669,20 +687,52 @@ identify_visit(void *ctx, const char *name)
     i->code = rc != 0 ? rc : i->code;
     got = rc != 0 ? 0 : got;
     (void)i->env->close(i->env->ctx, file); /* only read */
-    return got == sizeof at && scree__segment_header_identity(at, got, i->uuid, i->segment_bytes);
+    return got == sizeof at ? identify_take(i, at, got) : 0;
+}
+
+static int
+identify(struct identify *i)
+{
+    int rc = i->env->list(i->env->ctx, i->dir, identify_visit, i);
+
+    if (rc < 0)
+        return scree__fail(rc, "%s: cannot list the directory: %s", i->dir, scree_strerror(rc));
+    return rc;
 }
 
 int
 scree__log_identify(const scree_env *env, const char *dir, uint8_t uuid_out[16],
                     uint64_t *segment_bytes_out)
 {
-    struct identify i = {env, dir, uuid_out, segment_bytes_out, 0};
-    int rc = env->list(env->ctx, dir, identify_visit, &i);
+    struct identify i = {
+        .env = env, .dir = dir, .uuid = uuid_out, .segment_bytes = segment_bytes_out};
+    int rc = identify(&i);
 
-    if (rc < 0)
-        return scree__fail(rc, "%s: cannot list the directory: %s", dir, scree_strerror(rc));
-    if (rc != 1 && i.code != 0)
+    if (rc == 0 && i.code != 0)
         return scree__fail(i.code, "%s: no segment of a log can be read: %s", dir,
                            scree_strerror(i.code));
-    return rc == 1 ? 0 : scree__fail(-ENOENT, "%s: no segment of a log says whose it is", dir);
+    if (rc == 0)
+        return scree__fail(-ENOENT, "%s: no segment of a log says whose it is", dir);
+    return rc == 1 ? 0 : rc;
+}
+
+int
+scree__log_segment_bytes(const scree_env *env, const char *dir, const uint8_t uuid[16],
+                         uint64_t expected, uint64_t *found_out)
+{
+    uint8_t same[16];
+    struct identify i = {.env = env,
+                         .dir = dir,
+                         .of = uuid,
+                         .expected = expected,
+                         .uuid = same,
+                         .segment_bytes = found_out};
+    int rc;
+
+    *found_out = expected;
+    rc = identify(&i);
+    if (rc >= 0 && i.code != 0)
+        return scree__fail(i.code, "%s: the header of a segment cannot be read: %s", dir,
+                           scree_strerror(i.code));
+    return rc < 0 ? rc : 0;
 }

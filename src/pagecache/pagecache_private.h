@@ -249,6 +249,8 @@ struct scree_cache {
     struct {                     /* the watch's only */
         uint64_t grace_since_ns; /* of the wait that it looks at */
         uint64_t first_look_ns;  /* at that wait */
+        uint64_t late_ns;        /* the LATE_LOOKS-th behind it, or the last there was */
+        uint32_t looks;          /* so far behind it */
         uint64_t next_ms;        /* the age to be told next */
     } watch;
     pthread_t reclaimer;

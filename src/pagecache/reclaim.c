@@ -38,7 +38,8 @@
 #define RECLAIM_IDLE_NS ((uint64_t)200 * 1000 * 1000)
 #define NS_PER_MS ((uint64_t)1000 * 1000)
 #define GUARD_HELD_MS 1000u
-#define LATE_MS 250u /* two looks */
+#define LATE_LOOKS \
+    4u /* a wait is noted a little before it begins; on a busy machine, looks before */
 
 void
 scree__reclaimer_wake(scree_cache *cache)
@@ -127,7 +128,8 @@ guards_look(scree_cache *cache, uint64_t now)
 
 /*
  * Since when this wait has been held up for certain: since the first look at it, or since a guard was first
- * seen, if no older one is open (it may have begun just before that look, and not have been seen by it).
+ * seen, if no older one is open (it may have begun just before that look, and not have been seen by it, or have
+ * got in before the wait itself did).
  */
 static uint64_t
 held_since_ns(scree_cache *cache)
@@ -139,8 +141,7 @@ held_since_ns(scree_cache *cache)
         if (c->guard_since_ns != 0 && c->guard_since_ns < oldest)
             oldest = c->guard_since_ns;
     }
-    if (oldest > cache->watch.first_look_ns &&
-        oldest - cache->watch.first_look_ns < LATE_MS * NS_PER_MS)
+    if (oldest > cache->watch.first_look_ns && oldest <= cache->watch.late_ns)
         return oldest;
     return cache->watch.first_look_ns;
 }
@@ -190,6 +191,10 @@ scree__guards_watch(scree_cache *cache)
         cache->watch.grace_since_ns = since;
         cache->watch.first_look_ns = now;
         cache->watch.next_ms = GUARD_HELD_MS;
+        cache->watch.looks = 0;
+    } else if (cache->watch.looks < LATE_LOOKS) {
+        cache->watch.looks++;
+        cache->watch.late_ns = now;
     }
     held_ns = held_since_ns(cache);
     age_ms = (now - held_ns) / NS_PER_MS;

@@ -135,6 +135,38 @@ listing_visit(void *ctx, const char *name)
     return 0;
 }
 
+/* The first that counts must agree with the log, the others with the first: else CORRUPT. Positions, and what
+   salvage writes, are computed from the segment size. */
+static int
+manifest_agrees(struct scree__survey *s, const char *name, const struct scree__manifest *m,
+                const char **found_out)
+{
+    uint64_t segment_bytes;
+    int rc;
+
+    if (s->manifest_found && (memcmp(m->uuid, s->manifest.uuid, sizeof m->uuid) != 0 ||
+                              m->segment_bytes != s->manifest.segment_bytes)) {
+        *found_out = "the uuid or segment size of another one";
+        return scree__fail(SCREE_E_CORRUPT, "%s/%s is another directory's", s->dir, name);
+    }
+    if (s->manifest_found)
+        return 0;
+    rc =
+        scree__log_segment_bytes(s->options.env, s->dir, m->uuid, m->segment_bytes, &segment_bytes);
+    if (scree__survey_is_damage(rc))
+        rc = scree__survey_tell(s, (scree_finding){.severity = SCREE_FINDING_DAMAGE,
+                                                   .code = rc,
+                                                   .text = scree_error_detail(),
+                                                   .expected = "a header that can be read"});
+    if (rc != 0 || segment_bytes == m->segment_bytes)
+        return rc;
+    *found_out = "a segment size that no segment has";
+    return scree__fail(SCREE_E_CORRUPT,
+                       "%s/%s says that segments have %" PRIu64
+                       " bytes, their headers say %" PRIu64,
+                       s->dir, name, m->segment_bytes, segment_bytes);
+}
+
 static int
 manifest_take(struct scree__survey *s, uint64_t number)
 {
@@ -144,11 +176,10 @@ manifest_take(struct scree__survey *s, uint64_t number)
     const char *found = NULL;
 
     scree__snapshot_name(name, SCREE__MANIFEST_FILE, number, false);
-    if (rc == 0 && s->manifest_found &&
-        (memcmp(m.uuid, s->manifest.uuid, sizeof m.uuid) != 0 ||
-         m.segment_bytes != s->manifest.segment_bytes)) {
-        rc = scree__fail(SCREE_E_CORRUPT, "%s/%s is another directory's", s->dir, name);
-        found = "the uuid or segment size of another one";
+    if (rc == 0) {
+        rc = manifest_agrees(s, name, &m, &found);
+        if (rc != 0 && rc != SCREE_E_CORRUPT)
+            return rc; /* the log was not looked at */
     }
     if (scree__survey_is_damage(rc)) {
         s->manifest_old |= !s->manifest_found;

@@ -3,6 +3,7 @@
  * crash_verify's matter.
  */
 #include "cache_fixture.h"
+#include "support/mend.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -355,6 +356,50 @@ Test(salvage, a_whole_directory_is_copied_whole)
     EXPECT(0, salvage());
     cr_assert(bad == 0 && notes == 0);
     cr_assert(kit_dir_fingerprint(dir, true) == before, "the source was written to");
+    expect_same_pages();
+}
+
+/* All manifests of a directory, as if they had been written so: the segment size they had; 0: no change. */
+static uint64_t
+manifests_say(const char *of, uint64_t segment_bytes)
+{
+    uint64_t said = 0;
+    struct kit_files files;
+
+    kit_dir_list(of, &files);
+    for (size_t i = 0; i < files.n; i++) {
+        size_t len;
+        unsigned char *data;
+
+        if (strncmp(files.name[i], "manifest-", 9) != 0)
+            continue;
+        data = kit_file_read(of, files.name[i], &len);
+        cr_assert(data != NULL && len > 48);
+        memcpy(&said, data + 40, 8);
+        if (segment_bytes != 0) {
+            memcpy(data + 40, &segment_bytes, 8);
+            mend_manifest(data, len);
+            kit_file_write(of, files.name[i], data, len);
+        }
+        free(data);
+    }
+    return said;
+}
+
+Test(salvage, segments_know_better_than_a_manifest_how_large_they_are)
+{
+    uint64_t said;
+
+    fill();
+    close_cache();
+    said = manifests_say(dir, UINT64_C(1) << 40);
+    cr_assert(said < UINT64_C(1) << 30);
+    EXPECT(SCREE_E_CORRUPT, verify());
+    cr_assert(bad > 0 && strcmp(last_file, "") == 0, "%s", last_file);
+    EXPECT(SCREE_E_CORRUPT, salvage());
+    cr_assert(manifests_say(to, 0) == said, "what the manifest said was believed");
+    (void)manifests_say(dir, said);
+    EXPECT(0, verify());
     expect_same_pages();
 }
 
