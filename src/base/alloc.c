@@ -26,6 +26,8 @@
 #include <jemalloc/jemalloc.h>
 #endif
 
+#define POISON_BYTES ((size_t)16 << 10)
+
 #define ARRAY_CAP_MIN 16u /* elements */
 
 #ifdef SCREE_ALLOC_FAULTS
@@ -152,7 +154,10 @@ scree__free(void *p, size_t bytes)
     /* Under AddressSanitizer the usable size is the size asked for: a wrong size is caught here. */
     SCREE_ASSERT_SLOW(malloc_usable_size(p) >= bytes);
 #ifdef SCREE_SLOW_ASSERTS
-    memset(p, 0xdb, bytes); /* whoever still reads it shall notice */
+    /* Whoever still reads it shall notice. Of a large buffer the ends: most of it was perhaps never touched. */
+    if (bytes > 2 * POISON_BYTES)
+        memset((char *)p + bytes - POISON_BYTES, 0xdb, POISON_BYTES);
+    memset(p, 0xdb, bytes > 2 * POISON_BYTES ? POISON_BYTES : bytes);
 #else
     (void)bytes;
 #endif

@@ -379,6 +379,7 @@ struct scree__log_trouble {
     uint64_t lsn, end; /* what cannot be read: up to the next record that can */
     bool harmless;     /* no record of a page was in it: that can be proved */
     bool hole;         /* given back, as it seems: a stretch of zeros, or no file */
+    int code;          /* CORRUPT, or -errno of the read that failed */
     const char *text, *expected, *found;
 };
 typedef int (*scree__log_trouble_fn)(void *ctx, const struct scree__log_trouble *trouble);

@@ -51,8 +51,9 @@ struct survey {
     uint64_t known_stable; /* as the caller knows */
     uint64_t from;         /* where it began, which may be inside a record */
     bool unknown_start;
-    bool told; /* of anything since the last scan */
-    int code;  /* of visit or trouble */
+    bool told;    /* of anything since the last scan */
+    int code;     /* of visit or trouble */
+    int why_code; /* of the last scan: CORRUPT, -EIO */
     char why[256];
     struct scree__log_scan_result *result;
 };
@@ -346,6 +347,7 @@ tell(struct survey *s, uint64_t begin, uint64_t end, bool harmless, bool hole)
                                    .end = end,
                                    .harmless = harmless,
                                    .hole = hole,
+                                   .code = s->why_code,
                                    .text = text,
                                    .expected = harmless ? "a seal" : "a record",
                                    .found = "bytes that fail their checksum"};
@@ -384,6 +386,7 @@ tell_passing(struct survey *s, uint64_t lsn)
                                    .lsn = lsn,
                                    .end = lsn,
                                    .harmless = true,
+                                   .code = s->why_code,
                                    .text = text,
                                    .expected = "bytes that can be read",
                                    .found = "a read that failed once"};
@@ -490,6 +493,7 @@ survey_run(struct survey *s)
         s->judged = s->at;
         s->alone_until = rc == -EIO ? s->at + 2 * WINDOW_BYTES : s->at; /* I1 */
         (void)snprintf(s->why, sizeof s->why, "%s", scree_error_detail());
+        s->why_code = rc;
         scree__fail_clear();
         unread = rc == -EIO;
         s->told = false;
@@ -567,6 +571,7 @@ header_check(struct scree__log *log, const struct log_segment_info *info,
 {
     char name[LOG_NAME_BYTES];
     struct scree__log_trouble t = {.file = name,
+                                   .code = SCREE_E_CORRUPT,
                                    .text = "the header of this segment is damaged; its records "
                                            "are judged by themselves"};
     int rc = header_look(log, info->number, info->header_ok, &t.offset);
@@ -591,6 +596,7 @@ strangers_tell(struct scree__log *log, scree__log_trouble_fn trouble, void *ctx)
         scree__segment_name(log->stranger[i], name);
         rc = trouble(ctx, &(struct scree__log_trouble){
                               .file = name,
+                              .code = SCREE_E_CORRUPT,
                               .lsn = log->stranger[i] * log->segment_bytes,
                               .text = "this file is another directory's or another segment's, and "
                                       "counts as missing",
@@ -610,6 +616,7 @@ scree__log_survey_files(struct scree__log *log, uint64_t end, scree__log_trouble
     if (rc == 0 && log->found_mark_bad)
         rc = trouble(ctx, &(struct scree__log_trouble){
                               .file = LOG_MARK_NAME,
+                              .code = SCREE_E_CORRUPT,
                               .text = "the open mark is damaged; it counts as one with the largest "
                                       "values, and nothing is lost",
                               .expected = "40 bytes with a right checksum",

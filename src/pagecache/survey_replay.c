@@ -193,7 +193,7 @@ trouble_visit(void *ctx, const struct scree__log_trouble *t)
     bool given_back = t->hole && s->rebuilt;
     int rc = scree__survey_tell(
         s, (scree_finding){.severity = given_back ? SCREE_FINDING_NOTE : SCREE_FINDING_DAMAGE,
-                           .code = given_back ? 0 : SCREE_E_CORRUPT,
+                           .code = given_back ? 0 : t->code,
                            .file = t->file,
                            .offset = t->offset,
                            .lsn = t->lsn,

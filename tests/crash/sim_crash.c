@@ -24,7 +24,6 @@
 #include "support/sim_run.h"
 
 #include <inttypes.h>
-#include <malloc.h>
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
@@ -463,15 +462,7 @@ workload_run(uint64_t seed, uint64_t number)
 static void
 process_main(uint64_t seed, uint64_t workloads, uint64_t first, uint64_t step, uint64_t until_ms)
 {
-    pthread_attr_t attr;
-
-    /* Caches come and go by the thousand: their stacks and buffers are kept for the next one. */
-    (void)mallopt(M_MMAP_THRESHOLD, 1 << 30);
-    (void)mallopt(M_TRIM_THRESHOLD, 1 << 30);
-    (void)mallopt(M_ARENA_MAX, 2);
-    (void)pthread_attr_init(&attr);
-    (void)pthread_attr_setstacksize(&attr, 512 * 1024);
-    (void)pthread_setattr_default_np(&attr);
+    kit_caches_many();
     sim_image_keep("sim_crash", SIM_RUN_DIR);
     (void)signal(SIGALRM, signal_told);
     (void)signal(SIGABRT, signal_told);

@@ -445,7 +445,7 @@ body_read_only(void)
 
     read_all();
     code = scree_page_append(cache, SCREE_PAGE_ROOT, kit_slice("x", 1), &version);
-    KIT_CHECK(code == SCREE_E_READ_ONLY, "an append gave %d", code);
+    KIT_CHECK(code == SCREE_E_READ_ONLY || driver->fair(code), "an append gave %d", code);
     (void)CALL(FAULT_BACKUP, scree_backup(cache, "/b", 0, NULL, NULL));
 }
 
@@ -704,6 +704,8 @@ directory_open(const scree_env *env, const char *dir, const struct mark *mark, b
     KIT_CHECK(code == 0 && seen.failures == 0, "%s: page_next gave %d, %" PRIu32 " unreadable", dir,
               code, seen.failures);
     at = history_find(lived, &seen, mark->acked);
+    if (mark->exactly && at > (int)mark->acked && history_matches(lived, &seen, mark->acked))
+        at = (int)mark->acked; /* a later one may look the same */
     KIT_CHECK(at >= 0 && (!mark->exactly || (uint32_t)at == mark->acked),
               "%s is no state behind the acknowledged %" PRIu32 " of %" PRIu32
               " (%d: one before that), %d strangers",
@@ -1129,6 +1131,7 @@ void
 fault_work_begin(uint64_t with_seed)
 {
     seed = with_seed;
+    kit_caches_many();
     for (int start = 0; start < STARTS; start++)
         origin_make((enum start)start);
 }

@@ -7,6 +7,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <malloc.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <string.h>
@@ -407,6 +409,18 @@ kit_options_small(scree_options *options, const scree_materializer *materializer
     options->fragments_max = 4;
     options->flush_interval_ms = 1;
     options->materializer = materializer;
+}
+
+void
+kit_caches_many(void)
+{
+    pthread_attr_t attr;
+
+    (void)mallopt(M_MMAP_THRESHOLD, 1 << 30);
+    (void)mallopt(M_TRIM_THRESHOLD, 1 << 30);
+    (void)mallopt(M_ARENA_MAX, 2);
+    if (pthread_attr_init(&attr) == 0 && pthread_attr_setstacksize(&attr, 512 * 1024) == 0)
+        (void)pthread_setattr_default_np(&attr);
 }
 
 pid_t

@@ -158,6 +158,8 @@ kit_failed(const char *file, int line, const char *what, const char *format, ...
         if (!(x))                                            \
             kit_failed(__FILE__, __LINE__, #x, __VA_ARGS__); \
     } while (0)
+/* In a process where caches come and go by the thousand: their stacks and buffers are kept for the next one. */
+void kit_caches_many(void);
 /* fork, with nothing printed twice; 0 in the child, which ends by _exit, and with its parent. */
 pid_t kit_fork(void);
 /* The child's exit status, or more than 255 for one that a signal ended, which is told. */
