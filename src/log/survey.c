@@ -537,12 +537,16 @@ scree__log_survey(struct scree__log *log, uint64_t from, uint64_t known_stable, 
 
 /* ---- the files --------------------------------------------------------------------------------- */
 
-/* What is wrong with a header: its offset, or LOG_HEADER_BYTES if nothing is. */
+/* What is wrong with a header: its offset, or LOG_HEADER_BYTES if nothing is; -EIO: a read of it failed, now or
+   when the log was opened. */
 static int
-header_look(struct scree__log *log, uint64_t number, bool header_ok, uint64_t *offset_out)
+header_look(struct scree__log *log, uint64_t number, bool header_ok, uint64_t *offset_out,
+            int *code_out)
 {
     uint8_t *block = scree__alloc_aligned(SCREE_BLOCK, LOG_HEADER_BYTES);
     struct log_segment *seg;
+    uint8_t uuid[16];
+    uint64_t segment_bytes;
     size_t got = 0;
     int rc;
 
@@ -554,12 +558,15 @@ header_look(struct scree__log *log, uint64_t number, bool header_ok, uint64_t *o
         rc = scree__env_read_all(log->env, seg->file, block, LOG_HEADER_BYTES, 0, &got);
         scree__segment_unpin(log, seg);
     }
+    *code_out = rc == -EIO ? -EIO : SCREE_E_CORRUPT;
     if (rc == 0 && header_ok) {
         *offset_out = 64; /* what is used of it verified */
         while (*offset_out < got && block[*offset_out] == 0)
             ++*offset_out;
         if (*offset_out == got)
             *offset_out = LOG_HEADER_BYTES;
+    } else if (rc == 0 && scree__segment_header_identity(block, got, uuid, &segment_bytes)) {
+        *code_out = -EIO; /* it verifies after all */
     }
     scree__free(block, LOG_HEADER_BYTES);
     return rc == -EIO ? 0 : rc;
@@ -570,18 +577,22 @@ header_check(struct scree__log *log, const struct log_segment_info *info,
              scree__log_trouble_fn trouble, void *ctx)
 {
     char name[LOG_NAME_BYTES];
-    struct scree__log_trouble t = {.file = name,
-                                   .code = SCREE_E_CORRUPT,
-                                   .text = "the header of this segment is damaged; its records "
-                                           "are judged by themselves"};
-    int rc = header_look(log, info->number, info->header_ok, &t.offset);
+    struct scree__log_trouble t = {.file = name};
+    int rc = header_look(log, info->number, info->header_ok, &t.offset, &t.code);
 
     if (rc != 0 || t.offset == LOG_HEADER_BYTES)
         return rc;
     scree__segment_name(info->number, name);
     t.lsn = info->number * log->segment_bytes;
-    t.expected = info->header_ok ? "zeros up to offset 4096" : "a header with a right checksum";
-    t.found = info->header_ok ? "a byte that is not 0" : "one that does not verify";
+    if (t.code == -EIO) {
+        t.text = "a read of this segment's header failed; its records are judged by themselves";
+        t.expected = "a header that can be read";
+        t.found = "a read that failed";
+    } else {
+        t.text = "the header of this segment is damaged; its records are judged by themselves";
+        t.expected = info->header_ok ? "zeros up to offset 4096" : "a header with a right checksum";
+        t.found = info->header_ok ? "a byte that is not 0" : "one that does not verify";
+    }
     return trouble(ctx, &t);
 }
 

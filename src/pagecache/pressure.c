@@ -243,8 +243,11 @@ void
 scree__memory_admit(struct scree__context *ctx)
 {
     scree_cache *cache = ctx->cache;
-    bool guarded = scree__rcu_inside();
+    bool guarded;
 
+    if (!retired_over(cache) && !over_limit(cache))
+        return;
+    guarded = scree__rcu_inside();
     if (!guarded && retired_over(cache))
         scree__reclaimer_wait(cache);
     if (!over_limit(cache))

@@ -175,11 +175,11 @@ static int
 update_try(struct scree__context *ctx, struct update *u, struct scree__radix_ref ref)
 {
     struct scree__log *log = ctx->cache->log;
-    uint32_t evicted_len;
+    uint32_t evicted_len = 0;
     uint64_t word;
     int rc = scree__slot_load(ctx, ref, &word); /* the head's version; before the reservation: I1 */
 
-    if (rc == 0)
+    if (rc == 0 && !(u->blind && slot_tag(word) == SLOT_NODE)) /* or whatever the head is will do */
         rc = update_check(ctx, u, ref, word, &evicted_len);
     if (rc != 0)
         return rc;
