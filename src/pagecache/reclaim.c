@@ -38,8 +38,7 @@
 #define RECLAIM_IDLE_NS ((uint64_t)200 * 1000 * 1000)
 #define NS_PER_MS ((uint64_t)1000 * 1000)
 #define GUARD_HELD_MS 1000u
-#define LATE_LOOKS \
-    4u /* a wait is noted a little before it begins; on a busy machine, looks before */
+#define LATE_LOOKS 4u /* so many looks before it begins may a wait be noted, on a busy machine */
 
 void
 scree__reclaimer_wake(scree_cache *cache)
