@@ -33,7 +33,7 @@ cleanup(void)
     kit_dir_remove(copy);
 }
 
-TestSuite(backup, .init = setup, .fini = cleanup, .timeout = 60);
+TestSuite(backup, .init = setup, .fini = cleanup, .timeout = 300);
 
 static void
 fill(unsigned seed)

@@ -251,7 +251,7 @@ Test(batch, more_than_half_of_the_log_buffer_is_too_big)
 }
 
 /* Seven pages and one of so many bytes: just below 32 KiB, just that, just above. */
-Test(batch, ends_at_every_size_around_half_of_the_log_buffer, .timeout = 60)
+Test(batch, ends_at_every_size_around_half_of_the_log_buffer, .timeout = 300)
 {
     static char bytes[4096];
     uint64_t largest = 0, smallest_refused = UINT64_MAX;
@@ -320,12 +320,12 @@ thousand_largest(uint64_t log_buffer_bytes, int code)
     }
 }
 
-Test(batch, of_a_thousand_pages_of_the_largest_size_happens, .timeout = 60)
+Test(batch, of_a_thousand_pages_of_the_largest_size_happens, .timeout = 300)
 {
     thousand_largest(64 << 20, 0);
 }
 
-Test(batch, of_a_thousand_pages_too_large_for_the_log_buffer_is_too_big, .timeout = 60)
+Test(batch, of_a_thousand_pages_too_large_for_the_log_buffer_is_too_big, .timeout = 300)
 {
     thousand_largest(16 << 20, SCREE_E_TOO_BIG);
 }
@@ -564,7 +564,7 @@ page_soon(const char *s, scree_version *version_out)
 }
 
 /* Whichever allocation fails, and whether it alone or all from then on. */
-Test(batch, without_memory_nothing_of_it_happens, .timeout = 120)
+Test(batch, without_memory_nothing_of_it_happens, .timeout = 600)
 {
     unsigned whole = 0, failed = 0;
 

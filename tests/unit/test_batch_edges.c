@@ -66,7 +66,7 @@ step_add(scree_batch *batch, unsigned i)
     }
 }
 
-TestSuite(batch_edges, .init = setup, .fini = teardown, .timeout = 120);
+TestSuite(batch_edges, .init = setup, .fini = teardown, .timeout = 600);
 
 Test(batch_edges, a_conflict_at_any_position_is_named_and_nothing_happens)
 {

@@ -36,7 +36,7 @@ tear_down(void)
     sim_disk_free(disk);
 }
 
-TestSuite(close, .init = set_up, .fini = tear_down, .timeout = 60);
+TestSuite(close, .init = set_up, .fini = tear_down, .timeout = 300);
 
 static bool
 is_marked_open(void)

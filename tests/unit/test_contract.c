@@ -54,7 +54,7 @@ allocate(const char *s, scree_version *version_out)
 
 /* ---- arguments ---- */
 
-TestSuite(contract_invalid, .init = setup, .fini = teardown, .timeout = 60);
+TestSuite(contract_invalid, .init = setup, .fini = teardown, .timeout = 300);
 
 Test(contract_invalid, open_wants_a_directory_options_and_an_out)
 {
@@ -214,7 +214,7 @@ Test(contract_invalid, waiting_beyond_the_tail_would_never_end)
 
 /* ---- options ---- */
 
-TestSuite(contract_options, .init = setup_directory, .fini = teardown, .timeout = 60);
+TestSuite(contract_options, .init = setup_directory, .fini = teardown, .timeout = 300);
 
 #define REFUSED(field, value)                                                    \
     do {                                                                         \
@@ -367,7 +367,7 @@ Test(contract_options, the_segment_size_of_the_directory_stays)
 
 /* ---- pages ---- */
 
-TestSuite(contract_pages, .init = setup, .fini = teardown, .timeout = 60);
+TestSuite(contract_pages, .init = setup, .fini = teardown, .timeout = 300);
 
 Test(contract_pages, the_root_is_there_empty_and_cannot_be_freed)
 {
@@ -895,7 +895,7 @@ Test(contract_pages, a_merge_may_produce_nothing)
 
 /* ---- directories ---- */
 
-TestSuite(contract_directory, .init = setup, .fini = teardown, .timeout = 60);
+TestSuite(contract_directory, .init = setup, .fini = teardown, .timeout = 300);
 
 Test(contract_directory, a_second_open_in_this_process_is_locked)
 {

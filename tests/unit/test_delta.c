@@ -239,7 +239,7 @@ chain_check(const struct model *m, const struct scree__generation *g, const char
     }
 }
 
-Test(delta_chain, is_the_table_that_the_last_walk_saw, .timeout = 60)
+Test(delta_chain, is_the_table_that_the_last_walk_saw, .timeout = 300)
 {
     for (uint64_t seed = 1; seed <= 50; seed++) {
         struct model m;
@@ -254,7 +254,7 @@ Test(delta_chain, is_the_table_that_the_last_walk_saw, .timeout = 60)
     }
 }
 
-Test(delta_chain, a_file_that_does_not_follow_the_one_before_is_refused, .timeout = 10)
+Test(delta_chain, a_file_that_does_not_follow_the_one_before_is_refused, .timeout = 60)
 {
     struct model m;
     struct loaded l;
@@ -306,7 +306,7 @@ entries_write(const struct scree__snapshot_entry *e, size_t n, struct scree__gen
     return scree__snapshot_finish(w, no_state, 0x21100, 41, g);
 }
 
-Test(delta_bytes, are_those_of_the_documented_example, .timeout = 10)
+Test(delta_bytes, are_those_of_the_documented_example, .timeout = 60)
 {
     static const struct scree__position p[] = {
         {0x20500, 32}, {0x20540, 32}, {0x20580, 40}, {0x20600, 24}, {0x21010, 48}};
@@ -333,7 +333,7 @@ Test(delta_bytes, are_those_of_the_documented_example, .timeout = 10)
 }
 
 /* A page of random id and place in the log takes this much, before compression. */
-Test(delta_bytes, changed_page_of_a_hundred_takes_fourteen_bytes_at_most, .timeout = 10)
+Test(delta_bytes, changed_page_of_a_hundred_takes_fourteen_bytes_at_most, .timeout = 60)
 {
     struct scree__snapshot_encoder enc = {.raw = malloc(SCREE__SNAPSHOT_RAW_MAX),
                                           .floor_lsn = SINCE};
@@ -362,7 +362,7 @@ refuse(struct scree__snapshot_entry e)
     cr_assert(eq(uint, fixture_count(), 0));
 }
 
-Test(delta_refusal, what_belongs_to_the_files_before, .timeout = 10)
+Test(delta_refusal, what_belongs_to_the_files_before, .timeout = 60)
 {
     struct scree__position old[] = {{SINCE - 8, 8}, {SINCE, 8}};
     struct scree__snapshot_meta full = delta_meta;
@@ -411,7 +411,7 @@ is_refusal(int rc)
     return rc == SCREE_E_CORRUPT || rc == SCREE_E_FORMAT;
 }
 
-Test(delta_refusal, every_changed_byte_gives_an_error_or_sane_entries, .timeout = 120)
+Test(delta_refusal, every_changed_byte_gives_an_error_or_sane_entries, .timeout = 600)
 {
     static const unsigned char by[] = {0x01, 0x80, 0xff, 0x07, 0x04};
     static const struct scree__position p[] = {
@@ -473,7 +473,7 @@ replace(struct scree__generation *g, uint32_t first, uint32_t n,
     g->files -= n - 1;
 }
 
-Test(delta_merge, any_files_into_one_say_what_they_said, .timeout = 120)
+Test(delta_merge, any_files_into_one_say_what_they_said, .timeout = 600)
 {
     for (uint64_t seed = 1; seed <= 60; seed++) {
         struct model m;
@@ -493,7 +493,7 @@ Test(delta_merge, any_files_into_one_say_what_they_said, .timeout = 120)
     }
 }
 
-Test(delta_merge, a_full_file_has_the_bytes_of_a_full_snapshot, .timeout = 60)
+Test(delta_merge, a_full_file_has_the_bytes_of_a_full_snapshot, .timeout = 300)
 {
     for (uint64_t seed = 1; seed <= 30; seed++) {
         struct scree__snapshot_meta meta = {.number = 99};
@@ -520,7 +520,7 @@ Test(delta_merge, a_full_file_has_the_bytes_of_a_full_snapshot, .timeout = 60)
     }
 }
 
-Test(delta_merge, what_is_added_to_nothing_is_damage, .timeout = 10)
+Test(delta_merge, what_is_added_to_nothing_is_damage, .timeout = 60)
 {
     struct scree__position p = {SINCE, 8};
     struct scree__snapshot_entry e = {
@@ -541,7 +541,7 @@ Test(delta_merge, what_is_added_to_nothing_is_damage, .timeout = 10)
     cr_assert(eq(uint, fixture_count(), 2));
 }
 
-Test(delta_merge, is_given_up_when_asked_to_and_leaves_nothing, .timeout = 10)
+Test(delta_merge, is_given_up_when_asked_to_and_leaves_nothing, .timeout = 60)
 {
     _Atomic uint32_t stop = 1;
     struct model m;
@@ -558,7 +558,7 @@ Test(delta_merge, is_given_up_when_asked_to_and_leaves_nothing, .timeout = 10)
     cr_assert(eq(uint, fixture_count(), 3));
 }
 
-Test(delta_fault, every_flipped_bit_of_a_file_ends_the_merge, .timeout = 120)
+Test(delta_fault, every_flipped_bit_of_a_file_ends_the_merge, .timeout = 600)
 {
     struct scree__generation made;
     struct model m;
@@ -586,7 +586,7 @@ Test(delta_fault, every_flipped_bit_of_a_file_ends_the_merge, .timeout = 120)
     cr_assert(eq(int, merge_files(scree_env_posix(), &m.chain, 0, 3, 9, &made), 0));
 }
 
-Test(delta_fault, merging_fails_clean_at_every_call, .timeout = 60)
+Test(delta_fault, merging_fails_clean_at_every_call, .timeout = 300)
 {
     struct scree__generation made;
     struct model m;
@@ -608,7 +608,7 @@ Test(delta_fault, merging_fails_clean_at_every_call, .timeout = 60)
 }
 
 #ifdef SCREE_ALLOC_FAULTS
-Test(delta_fault, every_allocation_may_fail, .timeout = 60)
+Test(delta_fault, every_allocation_may_fail, .timeout = 300)
 {
     struct scree__generation made;
     struct model m;

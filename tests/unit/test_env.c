@@ -48,12 +48,12 @@ teardown(void)
     cr_assert(zero(int, rmdir(dir)));
 }
 
-TestSuite(env_posix_files, .init = setup, .fini = teardown, .timeout = 20);
-TestSuite(env_posix_names, .init = setup, .fini = teardown, .timeout = 20);
-TestSuite(env_posix_lock, .init = setup, .fini = teardown, .timeout = 20);
-TestSuite(env_posix_many, .init = setup, .fini = teardown, .timeout = 20);
-TestSuite(env_transfer, .init = setup, .fini = teardown, .timeout = 20);
-TestSuite(env_small_file, .init = setup, .fini = teardown, .timeout = 20);
+TestSuite(env_posix_files, .init = setup, .fini = teardown, .timeout = 120);
+TestSuite(env_posix_names, .init = setup, .fini = teardown, .timeout = 120);
+TestSuite(env_posix_lock, .init = setup, .fini = teardown, .timeout = 120);
+TestSuite(env_posix_many, .init = setup, .fini = teardown, .timeout = 120);
+TestSuite(env_transfer, .init = setup, .fini = teardown, .timeout = 120);
+TestSuite(env_small_file, .init = setup, .fini = teardown, .timeout = 120);
 
 static int
 file_open(int flags)

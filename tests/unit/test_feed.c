@@ -19,7 +19,7 @@ setup(void)
     open_cache();
 }
 
-TestSuite(feed, .init = setup, .fini = teardown, .timeout = 60);
+TestSuite(feed, .init = setup, .fini = teardown, .timeout = 300);
 
 static scree_lsn
 flush(void)

@@ -33,7 +33,7 @@ cleanup(void)
     kit_dir_remove(other);
 }
 
-TestSuite(fork, .init = setup, .fini = cleanup, .timeout = 60);
+TestSuite(fork, .init = setup, .fini = cleanup, .timeout = 300);
 
 static void *
 writer_run(void *argument)

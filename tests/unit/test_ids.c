@@ -11,7 +11,7 @@ setup(void)
     open_cache();
 }
 
-TestSuite(ids, .init = setup, .fini = teardown, .timeout = 60);
+TestSuite(ids, .init = setup, .fini = teardown, .timeout = 300);
 
 static uint64_t
 next(void)

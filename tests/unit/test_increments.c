@@ -55,8 +55,8 @@ setup(void)
     EXPECT(0, scree_snapshot(cache, NULL));
 }
 
-TestSuite(increments_size, .init = setup, .fini = teardown, .timeout = 60);
-TestSuite(increments_merge, .init = setup, .fini = teardown, .timeout = 60);
+TestSuite(increments_size, .init = setup, .fini = teardown, .timeout = 300);
+TestSuite(increments_merge, .init = setup, .fini = teardown, .timeout = 300);
 
 static unsigned
 snapshot_files(void)

@@ -26,8 +26,8 @@ setup(void)
     EXPECT(0, scree_open(dir, &options, &cache));
 }
 
-TestSuite(limits_payload, .init = setup, .fini = teardown, .timeout = 60);
-TestSuite(limits_smallest, .timeout = 120);
+TestSuite(limits_payload, .init = setup, .fini = teardown, .timeout = 300);
+TestSuite(limits_smallest, .timeout = 600);
 
 /* The last number in the detail text. */
 static uint64_t

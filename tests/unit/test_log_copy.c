@@ -30,7 +30,7 @@ cleanup(void)
     kit_dir_remove(to);
 }
 
-TestSuite(log_copy, .init = setup, .fini = cleanup, .timeout = 60);
+TestSuite(log_copy, .init = setup, .fini = cleanup, .timeout = 300);
 
 struct moved {
     uint64_t bytes, calls, stop_at;

@@ -4,12 +4,12 @@
  */
 #include "log_fixture.h"
 
-TestSuite(log_batch, .init = fixture_begin, .fini = fixture_end, .timeout = 60);
-TestSuite(log_length, .init = fixture_begin, .fini = fixture_end, .timeout = 60);
-TestSuite(log_survey, .init = fixture_begin, .fini = fixture_end, .timeout = 60);
-TestSuite(log_cursor, .init = fixture_begin, .fini = fixture_end, .timeout = 60);
-TestSuite(log_header, .init = fixture_begin, .fini = fixture_end, .timeout = 60);
-TestSuite(log_name, .timeout = 10);
+TestSuite(log_batch, .init = fixture_begin, .fini = fixture_end, .timeout = 300);
+TestSuite(log_length, .init = fixture_begin, .fini = fixture_end, .timeout = 300);
+TestSuite(log_survey, .init = fixture_begin, .fini = fixture_end, .timeout = 300);
+TestSuite(log_cursor, .init = fixture_begin, .fini = fixture_end, .timeout = 300);
+TestSuite(log_header, .init = fixture_begin, .fini = fixture_end, .timeout = 300);
+TestSuite(log_name, .timeout = 60);
 
 /* ---- batches ---- */
 

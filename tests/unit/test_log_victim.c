@@ -35,8 +35,8 @@ is_thin(void)
     return stats.punched_bytes > 0;
 }
 
-TestSuite(log_victim, .fini = fixture_end, .timeout = 60);
-TestSuite(log_collect, .fini = fixture_end, .timeout = 60);
+TestSuite(log_victim, .fini = fixture_end, .timeout = 300);
+TestSuite(log_collect, .fini = fixture_end, .timeout = 300);
 
 /* No bytes are wanted, and all that is left in them lives: the files themselves are too many. */
 Test(log_victim, files_that_hold_next_to_nothing_when_there_are_many)

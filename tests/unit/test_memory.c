@@ -50,7 +50,7 @@ let_go(void)
     teardown();
 }
 
-TestSuite(memory_limit, .init = setup, .fini = let_go, .timeout = 60);
+TestSuite(memory_limit, .init = setup, .fini = let_go, .timeout = 300);
 
 struct wanted {
     const char *name;

@@ -25,7 +25,7 @@ expect_refused(const scree_options *o, const char *word)
     cr_assert(ne(int, access(dir, F_OK), 0), "%s: the directory was made", word);
 }
 
-TestSuite(options_bounds, .init = setup, .fini = teardown, .timeout = 120);
+TestSuite(options_bounds, .init = setup, .fini = teardown, .timeout = 600);
 
 Test(options_bounds, without_options_nothing_happens)
 {

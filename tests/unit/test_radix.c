@@ -22,9 +22,9 @@ teardown(void)
     cr_assert(eq(u64, scree__radix_bytes(&radix), 0));
 }
 
-TestSuite(radix_make, .init = setup, .fini = teardown, .timeout = 20);
-TestSuite(radix_mark, .init = setup, .fini = teardown, .timeout = 20);
-TestSuite(radix_walk, .init = setup, .fini = teardown, .timeout = 20);
+TestSuite(radix_make, .init = setup, .fini = teardown, .timeout = 120);
+TestSuite(radix_mark, .init = setup, .fini = teardown, .timeout = 120);
+TestSuite(radix_walk, .init = setup, .fini = teardown, .timeout = 120);
 
 static void
 word_store(uint64_t id, uint64_t value)

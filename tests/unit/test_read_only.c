@@ -200,7 +200,7 @@ cleanup(void)
     kit_dir_remove(copy);
 }
 
-TestSuite(read_only, .init = setup, .fini = cleanup, .timeout = 60);
+TestSuite(read_only, .init = setup, .fini = cleanup, .timeout = 300);
 
 /* ---- everything that can be called ---------------------------------------------------------------- */
 

@@ -42,8 +42,8 @@ setup(void)
     options.progress = progress_note;
 }
 
-TestSuite(recover_progress, .init = setup, .fini = teardown, .timeout = 120);
-TestSuite(recover_report, .init = setup, .fini = teardown, .timeout = 60);
+TestSuite(recover_progress, .init = setup, .fini = teardown, .timeout = 600);
+TestSuite(recover_report, .init = setup, .fini = teardown, .timeout = 300);
 
 /* In a process that dies behind it; the position up to which it flushed. */
 static uint64_t

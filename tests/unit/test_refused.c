@@ -272,7 +272,7 @@ static const enum call restarted[] = {CALL_OPEN,      CALL_PREAD,     CALL_PWRIT
                                       CALL_FSYNC,     CALL_FLOCK,     CALL_GETRANDOM};
 #define RESTARTED (sizeof(restarted) / sizeof(restarted[0]))
 
-TestSuite(refused_file, .init = setup, .fini = teardown_all, .timeout = 60);
+TestSuite(refused_file, .init = setup, .fini = teardown_all, .timeout = 300);
 
 Test(refused_file, a_call_that_a_signal_interrupts_is_made_again)
 {
@@ -438,7 +438,7 @@ many_read(int file, int error)
     return good;
 }
 
-TestSuite(refused_ring, .init = setup, .fini = teardown_all, .timeout = 60);
+TestSuite(refused_ring, .init = setup, .fini = teardown_all, .timeout = 300);
 
 Test(refused_ring, where_rings_are_forbidden_they_are_asked_for_once)
 {
@@ -517,7 +517,7 @@ Test(refused_ring, more_readers_at_once_than_rings_are_kept)
 
 /* ---- a cache -------------------------------------------------------------------------------------- */
 
-TestSuite(refused_open, .init = setup_cache, .fini = teardown_all, .timeout = 120);
+TestSuite(refused_open, .init = setup_cache, .fini = teardown_all, .timeout = 600);
 
 static void
 pages_make(unsigned n)

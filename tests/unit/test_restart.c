@@ -13,7 +13,7 @@
 
 static struct sim_disk *disk;
 
-TestSuite(restart, .timeout = 60);
+TestSuite(restart, .timeout = 300);
 
 static void
 open_on(struct sim_disk *of)

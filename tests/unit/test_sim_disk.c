@@ -31,7 +31,7 @@ tear_down(void)
     sim_disk_free(disk);
 }
 
-TestSuite(sim_disk, .init = set_up, .fini = tear_down, .timeout = 30);
+TestSuite(sim_disk, .init = set_up, .fini = tear_down, .timeout = 180);
 
 /* ---- what is done ---- */
 

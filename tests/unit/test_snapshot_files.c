@@ -93,7 +93,7 @@ copy_is_same(const char *name, const char *copied)
     return same;
 }
 
-Test(snapshot_copy, has_the_names_and_the_bytes, .timeout = 10)
+Test(snapshot_copy, has_the_names_and_the_bytes, .timeout = 60)
 {
     struct scree__generation g = copy_begin();
     struct moved m = {0};
@@ -105,7 +105,7 @@ Test(snapshot_copy, has_the_names_and_the_bytes, .timeout = 10)
     copy_forget();
 }
 
-Test(snapshot_copy, fails_at_every_call_with_its_error, .timeout = 30)
+Test(snapshot_copy, fails_at_every_call_with_its_error, .timeout = 180)
 {
     struct scree__generation g = copy_begin();
     struct moved m = {0};
@@ -130,7 +130,7 @@ Test(snapshot_copy, fails_at_every_call_with_its_error, .timeout = 30)
     copy_forget();
 }
 
-Test(snapshot_copy, stops_where_the_caller_says, .timeout = 10)
+Test(snapshot_copy, stops_where_the_caller_says, .timeout = 60)
 {
     struct scree__generation g = copy_begin();
     struct moved m = {.stop_at = 2};
@@ -141,7 +141,7 @@ Test(snapshot_copy, stops_where_the_caller_says, .timeout = 10)
     copy_forget();
 }
 
-Test(snapshot_copy, of_a_file_that_is_shorter_than_it_was_is_corrupt, .timeout = 10)
+Test(snapshot_copy, of_a_file_that_is_shorter_than_it_was_is_corrupt, .timeout = 60)
 {
     struct scree__generation g = copy_begin();
     struct moved m = {0};
@@ -153,7 +153,7 @@ Test(snapshot_copy, of_a_file_that_is_shorter_than_it_was_is_corrupt, .timeout =
     copy_forget();
 }
 
-Test(snapshot_copy, names_what_is_missing_and_what_is_in_the_way, .timeout = 10)
+Test(snapshot_copy, names_what_is_missing_and_what_is_in_the_way, .timeout = 60)
 {
     struct scree__generation g = copy_begin();
     struct moved m = {0};
@@ -196,7 +196,7 @@ expect_newest(uint64_t number)
     cr_assert(eq(u64, number == 0 ? 0 : scree__generation_newest(&g)->number, number));
 }
 
-Test(snapshot_find, the_newest_chain_below_a_number, .timeout = 10)
+Test(snapshot_find, the_newest_chain_below_a_number, .timeout = 60)
 {
     struct scree__generation g, of = file_make(7, S + 192, 0, "alone");
 
@@ -211,7 +211,7 @@ Test(snapshot_find, the_newest_chain_below_a_number, .timeout = 10)
     cr_assert(eq(uint, g.files, 0));
 }
 
-Test(snapshot_find, a_delta_skips_what_it_does_not_add_to_and_needs_what_it_does, .timeout = 10)
+Test(snapshot_find, a_delta_skips_what_it_does_not_add_to_and_needs_what_it_does, .timeout = 60)
 {
     struct scree__generation g;
 
@@ -225,7 +225,7 @@ Test(snapshot_find, a_delta_skips_what_it_does_not_add_to_and_needs_what_it_does
     expect_newest(0);
 }
 
-Test(snapshot_find, a_chain_longer_than_a_generation_can_be_is_none, .timeout = 30)
+Test(snapshot_find, a_chain_longer_than_a_generation_can_be_is_none, .timeout = 180)
 {
     (void)file_make(1, S, 0, "");
     for (uint64_t i = 1; i <= SCREE__GENERATION_FILES_MAX; i++)
@@ -253,7 +253,7 @@ expect_passed_over(size_t at, uint64_t xor)
     free(whole);
 }
 
-Test(snapshot_find, files_that_say_otherwise_are_passed_over, .timeout = 30)
+Test(snapshot_find, files_that_say_otherwise_are_passed_over, .timeout = 180)
 {
     chain_make();
     expect_newest(3);
@@ -267,7 +267,7 @@ Test(snapshot_find, files_that_say_otherwise_are_passed_over, .timeout = 30)
     expect_passed_over((size_t)0 - 24, S + 128); /* stable up to less than its replay start */
 }
 
-Test(snapshot_find, files_that_are_cut_are_passed_over, .timeout = 30)
+Test(snapshot_find, files_that_are_cut_are_passed_over, .timeout = 180)
 {
     static const off_t cuts[] = {0,
                                  15,
@@ -283,7 +283,7 @@ Test(snapshot_find, files_that_are_cut_are_passed_over, .timeout = 30)
     }
 }
 
-Test(snapshot_find, a_call_that_fails_is_told_or_costs_the_file, .timeout = 30)
+Test(snapshot_find, a_call_that_fails_is_told_or_costs_the_file, .timeout = 180)
 {
     struct scree__generation g;
     unsigned n, told = 0;
@@ -312,7 +312,7 @@ no_visit(void *ctx, const struct scree__snapshot_entry *e)
 }
 
 /* More was stable when the older one was made than when the newer one was: they are not of one history. */
-Test(snapshot_chain, whose_stable_position_goes_back_is_corrupt, .timeout = 10)
+Test(snapshot_chain, whose_stable_position_goes_back_is_corrupt, .timeout = 60)
 {
     for (uint64_t back = 0; back < 2; back++) {
         struct scree__generation g = file_make_stable(1, S, 0, S + 1000, ""), second;
@@ -331,7 +331,7 @@ Test(snapshot_chain, whose_stable_position_goes_back_is_corrupt, .timeout = 10)
 }
 
 #ifdef SCREE_ALLOC_FAULTS
-Test(snapshot_copy, every_allocation_may_fail, .timeout = 30)
+Test(snapshot_copy, every_allocation_may_fail, .timeout = 180)
 {
     struct scree__generation g = copy_begin();
     struct moved m = {0};
@@ -349,7 +349,7 @@ Test(snapshot_copy, every_allocation_may_fail, .timeout = 30)
 }
 
 /* It is told: nothing older passes for the newest for want of it. */
-Test(snapshot_find, every_allocation_may_fail, .timeout = 30)
+Test(snapshot_find, every_allocation_may_fail, .timeout = 180)
 {
     struct scree__generation g;
     unsigned n;

@@ -209,7 +209,7 @@ fillers_free_and_clean(uint32_t n)
 
 /* ---- arguments ---- */
 
-TestSuite(space_invalid, .init = setup, .fini = teardown, .timeout = 60);
+TestSuite(space_invalid, .init = setup, .fini = teardown, .timeout = 300);
 
 Test(space_invalid, a_target_out_of_bounds_is_refused_and_named)
 {
@@ -316,7 +316,7 @@ Test(space_invalid, a_poisoned_cache_reclaims_nothing)
     cache = NULL;
 }
 
-TestSuite(space_options, .init = setup_directory, .fini = teardown, .timeout = 60);
+TestSuite(space_options, .init = setup_directory, .fini = teardown, .timeout = 300);
 
 Test(space_options, a_target_out_of_bounds_is_refused_before_anything_is_made)
 {
@@ -340,7 +340,7 @@ Test(space_options, a_target_out_of_bounds_is_refused_before_anything_is_made)
 
 /* ---- what is given back ---- */
 
-TestSuite(space_reclaim, .init = setup_directory, .fini = teardown, .timeout = 60);
+TestSuite(space_reclaim, .init = setup_directory, .fini = teardown, .timeout = 300);
 
 struct progress {
     uint64_t calls, done, total;
@@ -808,7 +808,7 @@ guard_run(void *argument)
 }
 
 /* Of all calls only scree_reclaim says that it waits for grace periods. */
-Test(space_reclaim, a_snapshot_waits_for_nobody_s_guard, .timeout = 20)
+Test(space_reclaim, a_snapshot_waits_for_nobody_s_guard, .timeout = 120)
 {
     pthread_t thread;
 

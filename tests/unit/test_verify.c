@@ -83,8 +83,8 @@ done(void)
     kit_dir_remove(to);
 }
 
-TestSuite(verify, .init = setup, .fini = done, .timeout = 60);
-TestSuite(salvage, .init = setup, .fini = done, .timeout = 60);
+TestSuite(verify, .init = setup, .fini = done, .timeout = 300);
+TestSuite(salvage, .init = setup, .fini = done, .timeout = 300);
 
 /* Pages of every form; the second snapshot comes with the close. */
 static void
@@ -434,7 +434,7 @@ Test(salvage, the_destination_is_new_and_outside)
     EXPECT(SCREE_E_INVALID, salvage());
 }
 
-Test(salvage, a_snapshot_that_goes_on_for_a_terabyte_is_not_read, .timeout = 60)
+Test(salvage, a_snapshot_that_goes_on_for_a_terabyte_is_not_read, .timeout = 300)
 {
     char path[KIT_PATH_MAX * 2];
     struct kit_files files;
@@ -737,7 +737,7 @@ pages_right(void)
     return right;
 }
 
-Test(salvage, a_block_that_cannot_be_read_costs_what_lies_in_it, .timeout = 120)
+Test(salvage, a_block_that_cannot_be_read_costs_what_lies_in_it, .timeout = 600)
 {
     const char *name = "segment-0000000000000001";
     uint64_t blocks = 2;
@@ -926,7 +926,7 @@ Test(verify, of_what_is_damaged_a_read_that_fails_is_not_passed_over_either)
 void scree__alloc_fault(uint64_t nth, uint64_t count);
 uint64_t scree__alloc_counted(void);
 
-Test(verify, every_allocation_may_fail, .timeout = 120)
+Test(verify, every_allocation_may_fail, .timeout = 600)
 {
     fill();
     close_cache();
@@ -943,7 +943,7 @@ Test(verify, every_allocation_may_fail, .timeout = 120)
     scree__alloc_fault(0, 0);
 }
 
-Test(verify, of_what_is_damaged_every_allocation_may_fail, .timeout = 120)
+Test(verify, of_what_is_damaged_every_allocation_may_fail, .timeout = 600)
 {
     int found;
 
