@@ -22,6 +22,10 @@ int scree__env_read_file(const scree_env *env, const char *path, size_t len_max,
 int scree__env_replace_file(const scree_env *env, const char *dir, const char *name,
                             const void *data, size_t len);
 
+/* ---- env_posix.c ---- */
+/* Close without unlocking: in a forked child, whose copy of a directory's lock is the parent's lock. */
+int scree__posix_let_go(int file);
+
 /* ---- names.c ---- */
 /* Before names are made, renamed or deleted in dir that have to be durable: for scree__names_sync. */
 uint64_t scree__names_begin(const char *dir);

@@ -15,7 +15,9 @@
  *              zeros instead.
  *   lock       flock(2) on a descriptor of the directory itself: no lock file to be left behind or
  *              deleted, and it dies with its process. A second open in the same process is refused
- *              like any other.
+ *              like any other. A forked child has the same lock, until its exec or the handler of
+ *              fork.c closes its copy: so close unlocks and does not wait for that, and the child
+ *              lets its copy go without unlocking.
  *   read_many  io_uring where compiled in and allowed by the kernel, else one pread after the
  *              other.
  *
@@ -111,13 +113,22 @@ posix_open(void *ctx, const char *path, int flags)
     return -error;
 }
 
+int
+scree__posix_let_go(int file)
+{
+    /* EINTR: Linux has closed it all the same; closing again could hit another thread's new file.
+       */
+    return close(file) == 0 || errno == EINTR ? 0 : -errno;
+}
+
 static int
 posix_close(void *ctx, int file)
 {
     (void)ctx;
-    /* EINTR: Linux has closed it all the same; closing again could hit another thread's new file.
-       */
-    return close(file) == 0 || errno == EINTR ? 0 : -errno;
+#ifndef SCREE_BUG_LOCK_LEFT     /* seeded: test_fork must fail */
+    (void)flock(file, LOCK_UN); /* nothing on a file that is none of lock's */
+#endif
+    return scree__posix_let_go(file);
 }
 
 static int64_t

@@ -355,7 +355,7 @@ scree__record_decode(const uint8_t *at, uint64_t avail, uint64_t lsn, struct scr
     if (!header_is_possible(r, (uint32_t)(word >> 48), bytes))
         return LOG_DECODE_HEADER;
     r->disk_len = (uint32_t)scree__round_up(bytes, SCREE__RECORD_ALIGN);
-#ifndef SCREE_BUG_LENGTH_TRUSTED /* seeded: sim_damage must fail, under AddressSanitizer */
+#ifndef SCREE_BUG_LENGTH_TRUSTED /* seeded: test_record must fail */
     if (avail < r->disk_len)     /* I2 */
         return LOG_DECODE_SHORT;
 #endif

@@ -67,7 +67,7 @@ scree__registry_disown(void)
         /* Else the directory stays locked as long as this process lives. An env of the user's may have locks of
            its own, held by threads that are not here. */
         if (c->env->close == scree_env_posix()->close)
-            (void)c->env->close(c->env->ctx, c->lock_file);
+            (void)scree__posix_let_go(c->lock_file); /* not close: that would unlock the parent's */
         c->lock_file = -1;
     }
     registry = NULL;

@@ -18,8 +18,8 @@
  * EDGES  none of its own (context.c's registry_mutex).
  * INVARIANTS
  *   I1 the parent goes on undisturbed: the child touches no lock, file position or shared memory of a
- *      cache; the flock on the directory is one of the open file, which the child's close leaves to the
- *      parent.
+ *      cache; the flock on the directory is one of the open file, which the child lets go of without
+ *      unlocking. Until F3 did so the child has it too: the parent's close unlocks for both.
  *   I2 scree_prefork in a thread with a read section open does not prepare liburcu: that waits for grace
  *      periods, so for itself.
  * LIFETIME  the handlers stay as long as the library is loaded. In the child memory and files of the caches

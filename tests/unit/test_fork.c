@@ -6,8 +6,10 @@
 #include "unit/claims.h"
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -294,6 +296,26 @@ Test(fork, parent_closes_and_opens_again_while_the_child_lives)
         _exit(read(pipes[0], &byte, 1) == 0 ? 0 : 1); /* until the parent is done */
     }
     reopen();
+    close(pipes[1]);
+    cr_assert(eq(int, waitpid(pid, &status, 0), pid));
+    cr_assert(eq(int, status, 0));
+}
+
+/* As between fork(2) and the handlers, or between fork and exec of a program that is started. */
+Test(fork, parent_opens_again_before_the_child_has_let_go_of_the_lock)
+{
+    int status, pipes[2];
+    char byte;
+    pid_t pid;
+
+    cr_assert(eq(int, pipe(pipes), 0));
+    pid = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0); /* a fork that no handler hears of */
+    if (pid == 0) {
+        close(pipes[1]);
+        _exit(read(pipes[0], &byte, 1) == 0 ? 0 : 1);
+    }
+    EXPECT(0, scree_close(cache));
+    open_cache();
     close(pipes[1]);
     cr_assert(eq(int, waitpid(pid, &status, 0), pid));
     cr_assert(eq(int, status, 0));
