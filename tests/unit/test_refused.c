@@ -282,7 +282,8 @@ Test(refused_file, a_call_that_a_signal_interrupts_is_made_again)
     for (size_t i = 0; i < RESTARTED; i++) {
         refuse(restarted[i], EINTR, 1, 3);
         cr_assert(zero(int, member(restarted[i], file)), "call %zu", i);
-        cr_assert(eq(u64, asked(), 4), "call %zu", i);
+        /* The close of what was locked unlocks it. */
+        cr_assert(eq(u64, asked(), restarted[i] == CALL_FLOCK ? 5 : 4), "call %zu", i);
     }
     cr_assert(zero(int, posix->close(NULL, file)));
 }
