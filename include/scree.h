@@ -368,6 +368,20 @@ SCREE_API SCREE_CHECKED int scree_page_fragments(scree_cache *cache, scree_page_
 SCREE_API SCREE_CHECKED int scree_page_read(scree_cache *cache, scree_page_id id, void *buf,
                                             size_t cap, size_t *len_out,
                                             scree_version *version_out);
+/* Start to read those of n pages that are evicted, and return at once: the cache's own threads read them
+   side by side, and a get that comes meanwhile waits for the read under way. A hint, in or out of a guard:
+   ids that are not live are passed over; what is beyond 4,096 pages that wait, and what could not be read,
+   is read by its get, which tells why. INVALID: an id is 0. NO_MEMORY, -errno: there is no thread to read. */
+SCREE_API SCREE_CHECKED int scree_pages_prefetch(scree_cache *cache, const scree_page_id *ids,
+                                                 size_t n);
+/* scree_page_get for n pages, in a guard; those that are evicted are read side by side, 32 at a time. Into
+   arrays of n, each of which may be NULL: the pages, borrowed until the guard is left ({NULL, 0} where there
+   is none), their versions, and what scree_page_get gave for each. 0 if all are there, else the first code
+   that is not 0, whose detail is told; every page is tried. Memory: the guard holds all n, also beyond
+   cache_bytes. */
+SCREE_API SCREE_CHECKED int scree_pages_get(scree_cache *cache, const scree_page_id *ids, size_t n,
+                                            scree_slice *pages_out, scree_version *versions_out,
+                                            int *codes_out);
 /* Replace the page. *version: the version expected; out: the current one, on success and CONFLICT. */
 SCREE_API SCREE_CHECKED int scree_page_set(scree_cache *cache, scree_page_id id,
                                            scree_version *version, scree_slice page);

@@ -244,6 +244,7 @@ int scree__log_health(const struct scree__log *log);
 /* ---- reading single records (reader.c) ------------------------------------------------------- */
 
 struct scree__log_read {
+    uint64_t page; /* checked against the record's */
     uint64_t lsn;
     uint32_t disk_len;
     int result;             /* out: 0, CORRUPT, -errno, NO_MEMORY */
@@ -252,8 +253,8 @@ struct scree__log_read {
     size_t buffer_bytes; /* of the allocation */
 };
 /* Read n stable records side by side. 0 if all went well, else the first bad result, with the detail set
-   (file, offset, lsn). `page` is checked against each record. Buffers stay with the reads until done. */
-int scree__log_read(struct scree__log *log, uint64_t page, struct scree__log_read *reads, size_t n);
+   (file, offset, lsn). Buffers stay with the reads until done. */
+int scree__log_read(struct scree__log *log, struct scree__log_read *reads, size_t n);
 void scree__log_read_done(struct scree__log_read *reads, size_t n);
 
 /* Bytes of [lsn, lsn + len) as the segment files hold them; both multiples of SCREE_BLOCK. *len_out: up to
@@ -262,8 +263,7 @@ int scree__log_read_range(struct scree__log *log, uint64_t lsn, void *data, size
                           size_t *len_out);
 /* Decode and check the record at read->lsn, whose disk_len bytes are at `at`; as scree__log_read, but
    read->r points into them and there is no buffer. */
-int scree__log_decode(const struct scree__log *log, uint64_t page, const void *at,
-                      struct scree__log_read *read);
+int scree__log_decode(const struct scree__log *log, const void *at, struct scree__log_read *read);
 
 /* ---- space (space.c, collect.c, victim.c) ---------------------------------------------------- */
 

@@ -37,8 +37,8 @@ scree__log_locate(const struct scree__log *log, uint64_t lsn, char *name, size_t
 
 /* `at`: where in the record the trouble begins. */
 static int
-corrupt_at(const struct scree__log *log, uint64_t page, const struct scree__log_read *read,
-           uint64_t at, const char *what)
+corrupt_at(const struct scree__log *log, const struct scree__log_read *read, uint64_t at,
+           const char *what)
 {
     char name[LOG_NAME_BYTES];
     uint64_t offset;
@@ -48,23 +48,22 @@ corrupt_at(const struct scree__log *log, uint64_t page, const struct scree__log_
                        "%s/%s, offset %llu (lsn %llu, %u bytes, page %llu): %s; salvage gets the "
                        "rest out",
                        log->options.dir, name, (unsigned long long)offset,
-                       (unsigned long long)read->lsn, read->disk_len, (unsigned long long)page,
-                       what);
+                       (unsigned long long)read->lsn, read->disk_len,
+                       (unsigned long long)read->page, what);
 }
 
 /* All of the record: it may reach into the next file. */
 static int
-read_corrupt(const struct scree__log *log, uint64_t page, const struct scree__log_read *read,
-             const char *what)
+read_corrupt(const struct scree__log *log, const struct scree__log_read *read, const char *what)
 {
     uint64_t last = read->lsn + read->disk_len - 1;
     char name[LOG_NAME_BYTES], both[128];
 
     if (last / log->segment_bytes == read->lsn / log->segment_bytes || read->disk_len == 0)
-        return corrupt_at(log, page, read, read->lsn, what);
+        return corrupt_at(log, read, read->lsn, what);
     scree__log_locate(log, last, name, sizeof name, NULL);
     (void)snprintf(both, sizeof both, "%s (it ends in %s)", what, name);
-    return corrupt_at(log, page, read, read->lsn, both);
+    return corrupt_at(log, read, read->lsn, both);
 }
 
 /* The aligned window around a record. */
@@ -81,13 +80,13 @@ window_end(const struct scree__log_read *read)
 }
 
 static int
-read_begin(const struct scree__log *log, uint64_t page, struct scree__log_read *read)
+read_begin(const struct scree__log *log, struct scree__log_read *read)
 {
     memset(&read->r, 0, sizeof read->r);
     if (read->disk_len < RECORD_HEADER_BYTES || read->disk_len > RECORD_BYTES_MAX ||
         read->lsn % SCREE__RECORD_ALIGN != 0 || read->disk_len % SCREE__RECORD_ALIGN != 0 ||
         read->lsn < log->segment_bytes || read->lsn > SCREE__LSN_MAX)
-        return read_corrupt(log, page, read, "not a position of a record");
+        return read_corrupt(log, read, "not a position of a record");
     size_t bytes = (size_t)(window_end(read) - window_begin(read));
 
     if (read->buffer != NULL && read->buffer_bytes >= bytes)
@@ -109,8 +108,8 @@ read_pieces(const struct scree__log *log, const struct scree__log_read *read)
 
 /* Pin the segments of one record and queue its pieces. */
 static int
-read_queue(struct scree__log *log, uint64_t page, struct scree__log_read *read,
-           struct piece *pieces, scree_env_read *io, size_t *n_io)
+read_queue(struct scree__log *log, struct scree__log_read *read, struct piece *pieces,
+           scree_env_read *io, size_t *n_io)
 {
     uint64_t begin = window_begin(read);
 
@@ -121,7 +120,7 @@ read_queue(struct scree__log *log, uint64_t page, struct scree__log_read *read,
         int rc = scree__segment_pin(log, at / log->segment_bytes, &seg);
 
         if (rc == -ENOENT)
-            rc = corrupt_at(log, page, read, scree__max_u64(at, read->lsn), "the file is missing");
+            rc = corrupt_at(log, read, scree__max_u64(at, read->lsn), "the file is missing");
         if (rc != 0)
             return rc;
         pieces[*n_io] = (struct piece){seg, read};
@@ -145,7 +144,7 @@ piece_lsn(const struct piece *piece, const scree_env_read *io)
 
 /* A short count may be the file's end or not: the plain path knows. Only what the record needs counts. */
 static int
-piece_complete(struct scree__log *log, uint64_t page, const struct piece *piece, scree_env_read *io)
+piece_complete(struct scree__log *log, const struct piece *piece, scree_env_read *io)
 {
     uint64_t at = piece_lsn(piece, io);
     uint64_t end = piece->owner->lsn + piece->owner->disk_len;
@@ -162,14 +161,13 @@ piece_complete(struct scree__log *log, uint64_t page, const struct piece *piece,
             return rc;
     }
     if (got < needed)
-        return corrupt_at(log, page, piece->owner, scree__max_u64(at, piece->owner->lsn),
+        return corrupt_at(log, piece->owner, scree__max_u64(at, piece->owner->lsn),
                           "the file ends before it");
     return 0;
 }
 
 int
-scree__log_decode(const struct scree__log *log, uint64_t page, const void *at,
-                  struct scree__log_read *read)
+scree__log_decode(const struct scree__log *log, const void *at, struct scree__log_read *read)
 {
     enum log_decode d = scree__record_decode(at, read->disk_len, read->lsn, &read->r);
 
@@ -178,27 +176,27 @@ scree__log_decode(const struct scree__log *log, uint64_t page, const void *at,
 #endif
     if (d != LOG_DECODE_OK) {
         memset(&read->r, 0, sizeof read->r);
-        return read_corrupt(log, page, read,
+        return read_corrupt(log, read,
                             d == LOG_DECODE_CHECKSUM ? "checksum mismatch" : "not a record");
     }
-    if (read->r.page != page || read->r.disk_len != read->disk_len) { /* I1 */
+    if (read->r.page != read->page || read->r.disk_len != read->disk_len) { /* I1 */
         memset(&read->r, 0, sizeof read->r);
-        return read_corrupt(log, page, read, "the record there is another page's or length");
+        return read_corrupt(log, read, "the record there is another page's or length");
     }
     return 0;
 }
 
 /* All pieces of all reads, with room for them given. */
 static void
-read_all(struct scree__log *log, uint64_t page, struct scree__log_read *reads, size_t n,
-         struct piece *pieces, scree_env_read *io)
+read_all(struct scree__log *log, struct scree__log_read *reads, size_t n, struct piece *pieces,
+         scree_env_read *io)
 {
     size_t n_io = 0;
 
     for (size_t i = 0; i < n; i++) {
         if (reads[i].result != 0)
             continue;
-        reads[i].result = read_queue(log, page, &reads[i], pieces, io, &n_io);
+        reads[i].result = read_queue(log, &reads[i], pieces, io, &n_io);
     }
     int rc = n_io == 0 ? 0 : log->env->read_many(log->env->ctx, io, n_io);
 
@@ -206,42 +204,41 @@ read_all(struct scree__log *log, uint64_t page, struct scree__log_read *reads, s
         if (rc != 0)
             io[i].result = rc;
         if (pieces[i].owner->result == 0)
-            pieces[i].owner->result = piece_complete(log, page, &pieces[i], &io[i]);
+            pieces[i].owner->result = piece_complete(log, &pieces[i], &io[i]);
         scree__segment_unpin(log, pieces[i].seg);
     }
     for (size_t i = 0; i < n; i++) {
         if (reads[i].result == 0)
-            reads[i].result = scree__log_decode(log, page,
-                                                (const uint8_t *)reads[i].buffer +
-                                                    (reads[i].lsn - window_begin(&reads[i])),
-                                                &reads[i]);
+            reads[i].result = scree__log_decode(
+                log, (const uint8_t *)reads[i].buffer + (reads[i].lsn - window_begin(&reads[i])),
+                &reads[i]);
     }
 }
 
 /* The detail text is of the last failure; the first bad result is returned: make them the same. */
 static int
-read_result(const struct scree__log *log, uint64_t page, const struct scree__log_read *reads,
-            size_t n, size_t failed_before)
+read_result(const struct scree__log *log, const struct scree__log_read *reads, size_t n,
+            size_t failed_before)
 {
     for (size_t i = 0; i < n; i++) {
         if (reads[i].result == 0)
             continue;
         if (failed_before > 1 && reads[i].result == SCREE_E_CORRUPT)
-            return read_corrupt(log, page, &reads[i], "missing, or its checksum is wrong");
+            return read_corrupt(log, &reads[i], "missing, or its checksum is wrong");
         return reads[i].result;
     }
     return 0;
 }
 
 int
-scree__log_read(struct scree__log *log, uint64_t page, struct scree__log_read *reads, size_t n)
+scree__log_read(struct scree__log *log, struct scree__log_read *reads, size_t n)
 {
     struct piece pieces_few[PIECES_ON_STACK], *pieces = pieces_few;
     scree_env_read io_few[PIECES_ON_STACK], *io = io_few;
     size_t n_io = 0, failed = 0;
 
     for (size_t i = 0; i < n; i++) {
-        reads[i].result = read_begin(log, page, &reads[i]);
+        reads[i].result = read_begin(log, &reads[i]);
         if (reads[i].result == 0)
             n_io += read_pieces(log, &reads[i]);
     }
@@ -250,7 +247,7 @@ scree__log_read(struct scree__log *log, uint64_t page, struct scree__log_read *r
         io = scree__alloc(n_io * sizeof *io);
     }
     if (pieces != NULL && io != NULL)
-        read_all(log, page, reads, n, pieces, io);
+        read_all(log, reads, n, pieces, io);
     for (size_t i = 0; i < n; i++) {
         if (pieces == NULL || io == NULL)
             reads[i].result =
@@ -261,7 +258,7 @@ scree__log_read(struct scree__log *log, uint64_t page, struct scree__log_read *r
         scree__free(pieces, n_io * sizeof *pieces);
         scree__free(io, n_io * sizeof *io);
     }
-    return failed == 0 ? 0 : read_result(log, page, reads, n, failed);
+    return failed == 0 ? 0 : read_result(log, reads, n, failed);
 }
 
 int

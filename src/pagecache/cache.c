@@ -336,6 +336,7 @@ cache_destroy(scree_cache *cache)
     if (cache->lock_file >= 0)
         cache->env->close(cache->env->ctx, cache->lock_file);
     scree__reads_destroy(cache);
+    scree__prefetch_destroy(cache);
     scree__generator_destroy(cache);
     scree__feed_destroy(cache);
     pthread_mutex_destroy(&cache->id_mutex);
@@ -378,6 +379,7 @@ cache_new(const char *dir, const scree_options *o, scree_cache **cache_out)
     scree__radix_init(&cache->radix);
     scree__out_init(&cache->fold, SIZE_MAX / 2);
     scree__reads_init(cache);
+    scree__prefetch_init(cache);
     scree__generator_init(cache);
     scree__feed_init(cache);
     pthread_mutex_init(&cache->id_mutex, NULL);
@@ -485,6 +487,7 @@ scree_close(scree_cache *cache)
                                        "cache or its own, that close would wait for");
     if (rc != 0)
         return rc;
+    scree__prefetch_stop(cache);
     scree__evictor_stop(cache);
     if (!cache->read_only) {
         scree__janitor_stop(cache);

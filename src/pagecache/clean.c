@@ -259,10 +259,10 @@ static int
 item_move(struct clean *c, const struct item *item, const uint8_t *at)
 {
     struct scree__context *ctx = c->ctx;
-    struct scree__log_read read = {.lsn = item->lsn, .disk_len = item->disk_len};
+    struct scree__log_read read = {.page = item->id, .lsn = item->lsn, .disk_len = item->disk_len};
     struct scree__node *node;
     bool installed;
-    int rc = scree__log_decode(ctx->cache->log, item->id, at, &read);
+    int rc = scree__log_decode(ctx->cache->log, at, &read);
 
     if (rc == 0)
         rc = scree__node_from_record(ctx, &read.r, &node);

@@ -267,6 +267,7 @@ scree__context_destroy_all(scree_cache *cache)
         scree__out_destroy(&c->out);
         scree__chain_destroy(&c->chain);
         scree__log_read_done(c->read, READS_KEPT);
+        scree__arrivals_free(c->arrivals);
         scree__free(c->compressed, c->compressed_cap);
         ZSTD_freeCCtx(c->compressor);
         scree__batch_free(c->batch);

@@ -89,6 +89,7 @@ enum scree__counter {
     COUNT_OVER_MEMORY,
     COUNT_EVICT_HELPS, /* calls that found memory over its limit */
     COUNT_RETRIES,
+    COUNT_TOGETHER, /* misses read many at a time */
     COUNTERS
 };
 
@@ -164,6 +165,7 @@ struct scree__context {
     uint32_t free_n[NODE_CLASSES];
     struct scree__chain chain;
     struct scree__log_read read[READS_KEPT]; /* with their buffers, for the next page to be read */
+    struct scree__arrivals *arrivals;        /* the same for many pages; NULL before the first */
     struct scree_out out;
     void *compressed;
     size_t compressed_cap;
@@ -183,6 +185,22 @@ struct scree__reads {
     uint64_t number;        /* of the next one */
     _Atomic uint32_t ended; /* futex; changed under the mutex */
     uint32_t waiters;
+};
+
+/* ---- pages that will be wanted (prefetch.c) ----------------------------------------------------- */
+
+#define PREFETCHERS 4u
+#define PREFETCH_MAX 4096u
+
+struct scree__prefetch {
+    pthread_mutex_t mutex;
+    pthread_cond_t asked;
+    scree_page_id *id; /* a ring of PREFETCH_MAX; NULL before the first call */
+    size_t head, n;
+    uint64_t left_out; /* ids for which there was no room */
+    unsigned idle, threads;
+    pthread_t thread[PREFETCHERS];
+    bool stop;
 };
 
 /* ---- generated ids (generator.c) --------------------------------------------------------------- */
@@ -257,6 +275,7 @@ struct scree_cache {
     _Atomic uint32_t reclaim_stop; /* set once by close, read with acquire by the reclaimer */
 
     struct scree__reads reads[READ_LISTS];
+    struct scree__prefetch prefetch;
 
     /* ids (allocate.c) */
     pthread_mutex_t id_mutex;
@@ -497,6 +516,15 @@ void scree__mcas_release(struct scree__context *ctx, struct scree__mcas *m);
 uint64_t scree__slot_resolved(uint64_t word);
 int scree__slot_help(struct scree__context *ctx, struct scree__radix_ref ref, uint64_t *word_io);
 
+/* The head, if it is the whole page already. In a read section. */
+static inline struct scree__node *
+slot_whole_node(uint64_t word)
+{
+    struct scree__node *head = slot_tag(word) == SLOT_NODE ? slot_node(word) : NULL;
+
+    return head != NULL && (head->kind == NODE_BASE || head->kind == NODE_EMPTY) ? head : NULL;
+}
+
 /* What the slot holds now, also while a batch has hold of it. Acquire. In a read section. */
 static inline uint64_t
 scree__slot_peek(struct scree__radix_ref ref)
@@ -572,9 +600,23 @@ void scree__reads_destroy(scree_cache *cache);
 /* Bring the records of a cold slot into memory and install them, unmerged. 0: load the slot again. */
 int scree__page_in(struct scree__context *ctx, scree_page_id id, struct scree__radix_ref ref,
                    uint64_t word);
+#define SCREE__PAGES_IN_MAX 32u
+/* The same for those of n pages that are cold, side by side; in a read section. What cannot be read, or is on
+   its way already, is left as it is. */
+void scree__pages_in(struct scree__context *ctx, const scree_page_id *ids, size_t n);
+void scree__arrivals_free(struct scree__arrivals *all);
 /* A private node for a checked record; its payload is as the user gave it. */
 int scree__node_from_record(struct scree__context *ctx, const struct scree__record *r,
                             struct scree__node **node_out);
+
+/* prefetch.c */
+void scree__prefetch_init(scree_cache *cache);
+void scree__prefetch_stop(scree_cache *cache);
+void scree__prefetch_destroy(scree_cache *cache);
+uint64_t scree__prefetch_left_out(scree_cache *cache);
+
+/* read.c */
+int scree__not_guarded(const scree_cache *cache, const char *call);
 
 /* consolidate.c */
 /* Write the merged page to the log and install it. 0 also if somebody else moved the page meanwhile. */

@@ -8,6 +8,8 @@
  *   P2   enter the list, then load the slot    the reader   mutex, load acquire   P3   gone: look again
  *   P3   leave the list, ended + 1, wake       the reader   mutex, fetch_add relaxed   P2, P4   cannot
  *   P4   found in the list: wait for P3        the others   mutex, load relaxed   P3   look again
+ *        Many pages at a time are in the list at once, and are read side by side. Who has one there does not
+ *        wait for another (P4): it leaves out what it finds in the list.
  * INVARIANTS
  *   I1 a record's bytes at an lsn never change while they are live; what P1 installs is what the
  *      slot stood for when it was loaded, as the slot is still the same word (loaded in this read
@@ -25,8 +27,10 @@
  * PROGRESS one round of I/O; if P1 loses, somebody else changed the page. Who waits in P4 is woken by P3
  *          and looks again, by itself, every READ_WAIT_NS; it may be inside a guard, as the reader
  *          waits for the device only, never for a grace period.
+ *          No circle: who waits has no entry in a list (P4).
  * FAILURE  CORRUPT, -errno, NO_MEMORY: the slot is as it was. Only the reader is told; those who waited
- *          find the slot as it was, and the first of them reads.
+ *          find the slot as it was, and the first of them reads. Of many pages nobody is told: who needs
+ *          one and finds it missing reads it by itself.
  * NOT HERE choosing what to evict (evict.c).   REFS none.
  */
 #include "pagecache/pagecache_private.h"
@@ -84,9 +88,9 @@ reading_await(struct scree__reads *reads, uint64_t number)
     } while (r != NULL);
 }
 
-/* False: another thread was reading the same, and is done. */
+/* False: another thread was reading the same, and is done (without `wait`: may still be reading). */
 static bool
-reading_begin(struct scree__reads *reads, struct scree__reading *me)
+reading_begin(struct scree__reads *reads, struct scree__reading *me, bool wait)
 {
     const struct scree__reading *r;
 
@@ -100,7 +104,7 @@ reading_begin(struct scree__reads *reads, struct scree__reading *me)
         me->number = reads->number++;
         me->next = reads->first;
         reads->first = me;
-    } else {
+    } else if (wait) {
         reading_await(reads, r->number);
     }
     pthread_mutex_unlock(&reads->mutex);
@@ -123,6 +127,48 @@ reading_end(struct scree__reads *reads, const struct scree__reading *me)
     pthread_mutex_unlock(&reads->mutex);
     if (waiters)
         scree__futex_wake(&reads->ended, INT32_MAX);
+}
+
+/* ---- a page on its way in ---------------------------------------------------------------------- */
+
+struct arrival {
+    struct scree__reading me; /* the page, and what its slot stood for */
+    struct scree__radix_ref ref;
+    struct scree__node *terminal; /* the ghost, if there is one */
+    uint64_t version;
+    size_t first, n; /* its cold records among those that are read together */
+};
+
+/* From the collected chain, which stays as it is until arrival_aim. */
+static void
+arrival_init(struct arrival *a, scree_page_id id, struct scree__radix_ref ref, uint64_t word,
+             const struct scree__chain *chain)
+{
+    *a = (struct arrival){
+        .me = {.id = id, .word = word},
+        .ref = ref,
+        .terminal = chain->terminal,
+        .version = chain->version,
+        .n = chain->positions_n - chain->n, /* those of the ghost; deltas above it are in memory */
+    };
+}
+
+static void
+arrival_aim(const struct arrival *a, const struct scree__chain *chain,
+            struct scree__log_read *reads)
+{
+    for (size_t i = 0; i < a->n; i++) {
+        reads[i].page = a->me.id;
+        reads[i].lsn = chain->positions[i].lsn;
+        reads[i].disk_len = chain->positions[i].disk_len;
+    }
+}
+
+/* P2, I2. Acquire: what the last reader installed; whoever moved the slot did so before the bytes went. */
+static bool
+arrival_moved(const struct arrival *a)
+{
+    return atomic_load_explicit(scree__radix_word(a->ref), memory_order_acquire) != a->me.word;
 }
 
 /* ---- nodes from records ------------------------------------------------------------------------ */
@@ -244,83 +290,81 @@ chain_copy_deltas(struct scree__context *ctx, struct scree__node *from,
 
 /* P1 */
 static void
-page_install(struct scree__context *ctx, struct scree__radix_ref ref, uint64_t word,
-             struct scree__node *head)
+page_install(struct scree__context *ctx, const struct arrival *a, struct scree__node *head)
 {
-    uint64_t seen = word;
+    uint64_t seen = a->me.word;
 
 #ifdef SCREE_BUG_NO_PROBATION /* seeded: bench_eviction must notice */
-    scree__radix_mark_set(ref, SLOT_REFERENCED);
+    scree__radix_mark_set(a->ref, SLOT_REFERENCED);
 #endif
 #ifdef SCREE_BUG_PAGEIN_MOVED /* seeded: over whatever is there by now; sched_pairs must fail */
-    seen = atomic_load_explicit(scree__radix_word(ref), memory_order_acquire);
+    seen = atomic_load_explicit(scree__radix_word(a->ref), memory_order_acquire);
 #endif
     SCREE_YIELD_POINT();
     if (!atomic_compare_exchange_strong_explicit(
-            scree__radix_word(ref), &seen, slot_from_node(head, slot_depth(word)),
+            scree__radix_word(a->ref), &seen, slot_from_node(head, slot_depth(a->me.word)),
             memory_order_release, memory_order_relaxed)) { /* LP */
         chain_discard(ctx, head);
         return;
     }
-    if (slot_tag(word) == SLOT_NODE)
-        scree__chain_retire(ctx, slot_node(word));
+    if (slot_tag(a->me.word) == SLOT_NODE)
+        scree__chain_retire(ctx, slot_node(a->me.word));
 }
 
 static int
-page_build(struct scree__context *ctx, struct scree__radix_ref ref, uint64_t word,
-           const struct scree__log_read *reads, size_t n, uint64_t version)
+page_build(struct scree__context *ctx, const struct arrival *a, const struct scree__log_read *reads)
 {
-    struct scree__node *terminal = ctx->chain.terminal;
     struct scree__node *head, *above;
-    int rc = chain_from_records(ctx, reads, n, &head);
+    uint64_t word = a->me.word;
+    int rc = chain_from_records(ctx, reads, a->n, &head);
 
     if (rc != 0)
         return rc;
-    if (slot_tag(word) == SLOT_NODE && slot_node(word) != terminal) {
-        above = chain_copy_deltas(ctx, slot_node(word), terminal, head);
+    if (slot_tag(word) == SLOT_NODE && slot_node(word) != a->terminal) {
+        above = chain_copy_deltas(ctx, slot_node(word), a->terminal, head);
         if (above == NULL) {
             chain_discard(ctx, head);
             return SCREE_E_NO_MEMORY;
         }
         head = above;
     }
-    if (head->version != version) {
+    if (head->version != a->version) {
         chain_discard(ctx, head);
-        return corrupt_record(&reads[n - 1].r, "is of another version than the page table says");
+        return corrupt_record(&reads[a->n - 1].r, "is of another version than the page table says");
     }
-    page_install(ctx, ref, word, head);
+    page_install(ctx, a, head);
     return 0;
 }
 
-/* Read what is cold of ctx->chain, which the slot stood for, and install it. */
+/* Its records have been read, with this result. */
 static int
-page_read(struct scree__context *ctx, scree_page_id id, struct scree__radix_ref ref, uint64_t word)
+page_arrives(struct scree__context *ctx, const struct arrival *a,
+             const struct scree__log_read *reads, int rc)
 {
-    struct scree__chain *chain = &ctx->chain;
-    size_t n =
-        chain->positions_n - chain->n; /* those of the ghost; deltas above it are in memory */
+    if (rc == 0)
+        return page_build(ctx, a, reads);
+    return arrival_moved(a) ? 0 : rc; /* I2 */
+}
+
+/* ---- one page ---------------------------------------------------------------------------------- */
+
+static int
+page_read(struct scree__context *ctx, const struct arrival *a)
+{
     struct scree__log_read *reads =
-        n <= READS_KEPT ? ctx->read : scree__alloc_zero(n * sizeof *reads);
+        a->n <= READS_KEPT ? ctx->read : scree__alloc_zero(a->n * sizeof *reads);
     int rc;
 
     if (reads == NULL)
         return scree__fail(SCREE_E_NO_MEMORY, "no memory to read page %llu",
-                           (unsigned long long)id);
-    for (size_t i = 0; i < n; i++) {
-        reads[i].lsn = chain->positions[i].lsn;
-        reads[i].disk_len = chain->positions[i].disk_len;
-    }
-    rc = scree__log_read(ctx->cache->log, id, reads, n);
-    if (rc == 0)
-        rc = page_build(ctx, ref, word, reads, n, chain->version);
-    /* I2. Acquire: pairs with whatever moved the slot before the bytes went. */
-    else if (atomic_load_explicit(scree__radix_word(ref), memory_order_acquire) != word)
-        rc = 0;
-    for (size_t i = 0; i < n; i++)
-        if (n > READS_KEPT || reads[i].buffer_bytes > READ_BYTES_KEPT)
+                           (unsigned long long)a->me.id);
+    arrival_aim(a, &ctx->chain, reads);
+    rc = page_arrives(ctx, a, reads, scree__log_read(ctx->cache->log, reads, a->n));
+    for (size_t i = 0; i < a->n; i++)
+        if (a->n > READS_KEPT || reads[i].buffer_bytes > READ_BYTES_KEPT)
             scree__log_read_done(&reads[i], 1);
-    if (n > READS_KEPT)
-        scree__free(reads, n * sizeof *reads);
+    if (a->n > READS_KEPT)
+        scree__free(reads, a->n * sizeof *reads);
     return rc;
 }
 
@@ -328,21 +372,123 @@ int
 scree__page_in(struct scree__context *ctx, scree_page_id id, struct scree__radix_ref ref,
                uint64_t word)
 {
-    struct scree__reads *reads = reads_of(ctx->cache, id);
-    struct scree__reading me = {.id = id, .word = word};
+    struct arrival a;
     uint64_t begin = scree__phase_begin(ctx);
     int rc = scree__chain_collect(ctx, ref, word, &ctx->chain);
 
     if (rc != 0)
         return rc == SCREE_E_BUSY ? 0 : rc;
     SCREE_ASSERT(scree__chain_is_cold(&ctx->chain));
-    if (reading_begin(reads, &me)) {
-        /* P2. Acquire: what the last reader installed, or whoever moved the slot. */
-        if (atomic_load_explicit(scree__radix_word(ref), memory_order_acquire) == word)
-            rc = page_read(ctx, id, ref, word);
-        reading_end(reads, &me);
+    arrival_init(&a, id, ref, word, &ctx->chain);
+    if (reading_begin(reads_of(ctx->cache, id), &a.me, true)) {
+        if (!arrival_moved(&a)) /* P2 */
+            rc = page_read(ctx, &a);
+        reading_end(reads_of(ctx->cache, id), &a.me);
     }
     scree__count(ctx, COUNT_MISSES, 1);
     scree__phase_end(ctx, PHASE_PAGE_IN, begin);
     return rc;
+}
+
+/* ---- many pages -------------------------------------------------------------------------------- */
+
+struct scree__arrivals {
+    struct arrival page[SCREE__PAGES_IN_MAX];
+    size_t n;
+    struct scree__log_read *reads; /* of all pages, one behind the other; buffers are kept */
+    size_t reads_n, reads_made, reads_cap;
+};
+
+void
+scree__arrivals_free(struct scree__arrivals *all)
+{
+    if (all == NULL)
+        return;
+    scree__log_read_done(all->reads, all->reads_made);
+    scree__free(all->reads, all->reads_cap * sizeof *all->reads);
+    scree__free(all, sizeof *all);
+}
+
+static bool
+arrivals_reserve(struct scree__arrivals *all, size_t n)
+{
+    struct scree__log_read *grown =
+        scree__array_reserve(all->reads, &all->reads_cap, all->reads_n + n, sizeof *grown);
+
+    if (grown == NULL)
+        return false;
+    all->reads = grown;
+    while (all->reads_made < all->reads_n + n)
+        all->reads[all->reads_made++] = (struct scree__log_read){0};
+    return true;
+}
+
+/* Add the page, unless it is in memory, not live, on its way in already, or cannot be looked at now. */
+static void
+arrivals_add(struct scree__context *ctx, struct scree__arrivals *all, scree_page_id id)
+{
+    struct arrival *a = &all->page[all->n];
+    struct scree__radix_ref ref = scree__radix_find(&ctx->cache->radix, id);
+    struct scree__chain *chain = &ctx->chain;
+    uint64_t word;
+
+    if (ref.leaf == NULL || scree__slot_load(ctx, ref, &word) != 0 || slot_tag(word) == SLOT_FREE ||
+        slot_whole_node(word) != NULL || scree__chain_collect(ctx, ref, word, chain) != 0 ||
+        !scree__chain_is_cold(chain))
+        return;
+    arrival_init(a, id, ref, word, chain);
+    if (!arrivals_reserve(all, a->n) || !reading_begin(reads_of(ctx->cache, id), &a->me, false))
+        return;
+    if (arrival_moved(a)) { /* P2 */
+        reading_end(reads_of(ctx->cache, id), &a->me);
+        return;
+    }
+    a->first = all->reads_n;
+    arrival_aim(a, chain, all->reads + a->first);
+    all->reads_n += a->n;
+    all->n++;
+}
+
+static void
+arrivals_end(struct scree__context *ctx, struct scree__arrivals *all)
+{
+    for (size_t i = 0; i < all->n; i++) {
+        struct arrival *a = &all->page[i];
+        const struct scree__log_read *reads = all->reads + a->first;
+        int rc = 0;
+
+        for (size_t k = 0; k < a->n && rc == 0; k++)
+            rc = reads[k].result;
+#ifndef SCREE_BUG_ARRIVAL_UNREADY /* seeded: test_prefetch must fail */
+        if (rc == 0 && !scree__retire_ready(ctx))
+            rc = SCREE_E_NO_MEMORY;
+#endif
+        (void)page_arrives(ctx, a, reads, rc); /* the get that finds it missing tells why */
+        reading_end(reads_of(ctx->cache, a->me.id), &a->me);
+    }
+    scree__count(ctx, COUNT_MISSES, all->n);
+    scree__count(ctx, COUNT_TOGETHER, all->n);
+    for (size_t i = 0; i < all->reads_n; i++)
+        if (i >= SCREE__PAGES_IN_MAX || all->reads[i].buffer_bytes > READ_BYTES_KEPT)
+            scree__log_read_done(&all->reads[i], 1);
+}
+
+void
+scree__pages_in(struct scree__context *ctx, const scree_page_id *ids, size_t n)
+{
+    struct scree__arrivals *all = ctx->arrivals;
+
+    SCREE_ASSERT(n <= SCREE__PAGES_IN_MAX);
+    if (all == NULL)
+        all = ctx->arrivals = scree__alloc_zero(sizeof *all);
+    if (all == NULL)
+        return;
+    all->n = all->reads_n = 0;
+    scree__memory_relieve(ctx);
+    for (size_t i = 0; i < n; i++)
+        arrivals_add(ctx, all, ids[i]);
+    if (all->n == 0)
+        return;
+    (void)scree__log_read(ctx->cache->log, all->reads, all->reads_n); /* each has its own result */
+    arrivals_end(ctx, all);
 }

@@ -81,8 +81,8 @@ guard_slow(scree_cache *cache, bool open)
         guard_missed = open ? cache : NULL;
 }
 
-static RARE int
-not_guarded(const scree_cache *cache, const char *call)
+RARE int
+scree__not_guarded(const scree_cache *cache, const char *call)
 {
     if (cache == guard_missed)
         return scree__fail(SCREE_E_NO_MEMORY,
@@ -173,15 +173,6 @@ merge_and_install(struct scree__context *ctx, scree_page_id id, struct scree__ra
     return 0;
 }
 
-/* The head, if it is the whole page already. */
-static inline struct scree__node *
-whole_node(uint64_t word)
-{
-    struct scree__node *head = slot_tag(word) == SLOT_NODE ? slot_node(word) : NULL;
-
-    return head != NULL && (head->kind == NODE_BASE || head->kind == NODE_EMPTY) ? head : NULL;
-}
-
 /* The page in one node, in the caller's read section. MERGE: *version_out is still told. */
 static int
 page_node(struct scree__context *ctx, scree_page_id id, struct scree__node **node_out,
@@ -195,14 +186,15 @@ page_node(struct scree__context *ctx, scree_page_id id, struct scree__node **nod
         return not_found(id);
     for (unsigned tries = 0; tries < PAGE_IN_TRIES; tries++) {
         uint64_t word = scree__slot_peek(ref); /* G1 */
-        struct scree__node *node = whole_node(word);
+        struct scree__node *node = slot_whole_node(word);
         int rc = 0;
 
         if (slot_tag(word) == SLOT_FREE)
             return not_found(id);
         if (node == NULL)
             rc = scree__slot_load(ctx, ref, &word); /* it is to be changed */
-        if (rc == 0 && node == NULL && slot_tag(word) != SLOT_FREE && whole_node(word) == NULL) {
+        if (rc == 0 && node == NULL && slot_tag(word) != SLOT_FREE &&
+            slot_whole_node(word) == NULL) {
             if (slot_tag(word) == SLOT_NODE)
                 *version_out = slot_node(word)->version;
             else
@@ -237,7 +229,8 @@ page_hit(scree_cache *cache, struct scree__context *ctx, scree_page_id id)
 
     if (ref.leaf == NULL)
         return NULL;
-    node = whole_node(atomic_load_explicit(scree__radix_word(ref), memory_order_acquire)); /* G1 */
+    node = slot_whole_node(
+        atomic_load_explicit(scree__radix_word(ref), memory_order_acquire)); /* G1 */
     if (node == NULL)
         return NULL;
     page_was_hit(ctx, ref);
@@ -257,7 +250,7 @@ page_get_slow(scree_cache *cache, scree_page_id id, scree_slice *page_out,
     if (rc == 0 && id == 0)
         rc = scree__fail(SCREE_E_INVALID, "scree_page_get: 0 is never a page");
     if (rc == 0 && !scree__context_guarded(ctx))
-        rc = not_guarded(cache, "scree_page_get");
+        rc = scree__not_guarded(cache, "scree_page_get");
     if (rc == 0)
         rc = page_node(ctx, id, &node, &version);
     if (page_out != NULL)
@@ -371,7 +364,7 @@ scree_page_fragments(scree_cache *cache, scree_page_id id, scree_slice *base_out
         return scree__fail(SCREE_E_INVALID, "scree_page_fragments: %s",
                            id == 0 ? "0 is never a page" : "frags is NULL but cap is not 0");
     if (!scree__context_guarded(ctx))
-        return not_guarded(cache, "scree_page_fragments");
+        return scree__not_guarded(cache, "scree_page_fragments");
     rc = page_chain(ctx, id);
     if (rc != 0)
         return rc;

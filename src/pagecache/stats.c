@@ -219,6 +219,10 @@ visit_rest(scree_cache *cache, const struct visit *v)
         rc = visit_value(v, "evict_helps", (double)sum[COUNT_EVICT_HELPS]);
     if (rc == 0)
         rc = visit_value(v, "retries", (double)sum[COUNT_RETRIES]);
+    if (rc == 0)
+        rc = visit_value(v, "misses_together", (double)sum[COUNT_TOGETHER]);
+    if (rc == 0)
+        rc = visit_value(v, "prefetch_left_out", (double)scree__prefetch_left_out(cache));
     return rc;
 }
 

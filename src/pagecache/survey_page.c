@@ -170,9 +170,10 @@ scree__survey_read(struct scree__survey *s, const struct scree__survey_page *pag
     for (size_t i = 0; i < page->n; i++) {
         const char *found = "bytes that are not this record";
 
+        c->read[i].page = page->id;
         c->read[i].lsn = page->position[i].lsn;
         c->read[i].disk_len = page->position[i].disk_len;
-        rc = scree__log_read(s->log, page->id, &c->read[i], 1);
+        rc = scree__log_read(s->log, &c->read[i], 1);
         if (rc == 0 && (found = content_problem(page, &c->read[i].r, i)) != NULL)
             rc = scree__fail(SCREE_E_CORRUPT, "page %llu: the record at lsn %llu is %s",
                              (unsigned long long)page->id,

@@ -898,7 +898,7 @@ int
 main(int argc, char **argv)
 {
     uint64_t seed = kit_argument(argc, argv, 1, 1);
-    uint64_t budget = kit_argument(argc, argv, 2, KIT_MUCH(400, 130, 400));
+    uint64_t budget = kit_argument(argc, argv, 2, KIT_MUCH(400, 50, 400));
 
     m = model_new();
     m_before = model_new();

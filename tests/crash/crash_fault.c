@@ -357,7 +357,7 @@ int
 main(int argc, char **argv)
 {
     uint64_t seed = kit_argument(argc, argv, 1, 1);
-    uint64_t budget = kit_argument(argc, argv, 2, KIT_MUCH(900, 240, 900));
+    uint64_t budget = kit_argument(argc, argv, 2, KIT_MUCH(900, 80, 900));
 
     h = history_new(seed);
     h_origin = history_new(seed);

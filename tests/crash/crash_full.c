@@ -35,7 +35,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define STRIDE KIT_MUCH(1, 5, 1)
+#define STRIDE KIT_MUCH(2, 15, 2)
 #define STEPS 160
 #define RESUME_MS 5000u
 #define WORKERS 2u

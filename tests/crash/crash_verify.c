@@ -696,7 +696,7 @@ directory_run(const struct recipe *of, struct run run)
 int
 main(int argc, char **argv)
 {
-    struct run run = {.cases = kit_argument(argc, argv, 2, 150),
+    struct run run = {.cases = kit_argument(argc, argv, 2, KIT_MUCH(150, 50, 150)),
                       .first = kit_argument(argc, argv, 4, 0),
                       .most = kit_argument(argc, argv, 5, UINT64_MAX)};
     uint64_t only = kit_argument(argc, argv, 3, RECIPES);

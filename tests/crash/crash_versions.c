@@ -169,7 +169,7 @@ int
 main(int argc, char **argv)
 {
     uint64_t seed = kit_argument(argc, argv, 1, 1);
-    uint64_t rounds = kit_argument(argc, argv, 2, 40);
+    uint64_t rounds = kit_argument(argc, argv, 2, KIT_MUCH(40, 12, 40));
     uint64_t steps = 0;
 
     h = history_new(seed);

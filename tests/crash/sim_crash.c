@@ -31,7 +31,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define WORKLOADS KIT_MUCH(19u, 4u, 19u)
+#define WORKLOADS KIT_MUCH(19u, 2u, 19u)
 #define CHOICES KIT_MUCH(5u, 3u, 5u)
 #define GENERATIONS 3u
 #define SPAWNED 2u        /* runs that go on from one, by a power cut and as many by a kill */

@@ -384,10 +384,11 @@ read_singly(struct scree__log *log, const struct build *b)
 {
     for (uint32_t i = 0; i < b->n && i < 8; i++) {
         const struct put *p = &b->put[i];
-        struct scree__log_read reads[2] = {{.lsn = p->lsn, .disk_len = p->disk_len},
-                                           {.lsn = p->lsn + 8, .disk_len = p->disk_len}};
+        struct scree__log_read reads[2] = {
+            {.page = 1 + i % 4, .lsn = p->lsn, .disk_len = p->disk_len},
+            {.page = 1 + i % 4, .lsn = p->lsn + 8, .disk_len = p->disk_len}};
 
-        (void)scree__log_read(log, 1 + i % 4, reads, 2);
+        (void)scree__log_read(log, reads, 2);
         require(reads[1].result != 0 || (b->how & (HOW_VERBATIM | HOW_MENDED | HOW_WILD)));
         scree__log_read_done(reads, 2);
     }

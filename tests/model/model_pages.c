@@ -748,6 +748,27 @@ pending_make(uint64_t id, enum change change, const unsigned char *bytes, uint32
     m->pending.is = true;
 }
 
+/* The page alone, or in one call with another one; that is at times asked for before. */
+static int
+page_get(scree_page_id id, scree_slice *page_out, scree_version *version_out)
+{
+    scree_page_id ids[2] = {entry_random()->id, id};
+    scree_version versions[2];
+    scree_slice pages[2];
+    int codes[2], code;
+
+    if (kit_below(&m->random, 4) == 0)
+        KIT_CHECK(scree_pages_prefetch(cache, ids, 1) == 0, "prefetch: %s", scree_error_detail());
+    if (kit_below(&m->random, 2) == 0)
+        return scree_page_get(cache, id, page_out, version_out);
+    code = scree_pages_get(cache, ids, 2, pages, versions, codes);
+    KIT_CHECK(code == (codes[0] != 0 ? codes[0] : codes[1]), "of two pages: %d, not %d or %d", code,
+              codes[0], codes[1]);
+    *page_out = pages[1];
+    *version_out = versions[1];
+    return codes[1];
+}
+
 static void
 do_read(void)
 {
@@ -761,7 +782,7 @@ do_read(void)
         return;
     }
     guard_enter();
-    code = scree_page_get(cache, e->id, &page, &version);
+    code = page_get(e->id, &page, &version);
     KIT_CHECK(code == (e->broken ? SCREE_E_MERGE : 0), "get of page %" PRIu64 " gave %d %s", e->id,
               code, kit_code_name(code));
     KIT_CHECK(version == e->version, "get of page %" PRIu64 ": version %" PRIu64 " not %" PRIu64,

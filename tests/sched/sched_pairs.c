@@ -143,6 +143,29 @@ get_get_evict(struct world *w, unsigned i)
 }
 
 static void
+together_get_evict(struct world *w, unsigned i)
+{
+    if (i == 0)
+        world_get_together(w, i, 0);
+    else if (i == 1)
+        world_get(w, i, 0);
+    else
+        world_evict(w, 0);
+}
+
+static void
+together_merge(struct world *w, unsigned i)
+{
+    if (i == 0) {
+        world_get_together(w, i, 0);
+        world_get_together(w, i, 0);
+    } else {
+        (void)world_do(w, i, LINEAR_MERGE, 0, 0);
+        world_evict(w, 0);
+    }
+}
+
+static void
 evict_merge(struct world *w, unsigned i)
 {
     if (i == 1) {
@@ -381,6 +404,8 @@ static const struct pair pairs[] = {
     {"get-consolidate", 2, get_consolidate, 3, {{CHAIN}, {GHOST}, {DELTA}}, 0},
     {"get-evict", 2, get_evict, 3, {{STABLE}, {CHAIN}, {EVICTED}}, 0},
     {"get-get-evict", 3, get_get_evict, 2, {{EVICTED}, {STABLE}}, 0},
+    {"together-get-evict", 3, together_get_evict, 2, {{EVICTED}, {STABLE}}, 0},
+    {"together-merge", 2, together_merge, 3, {{EVICTED}, {GHOST}, {CHAIN}}, 0},
     {"evict-merge", 2, evict_merge, 3, {{STABLE}, {CHAIN}, {EVICTED}}, 0},
     {"evict-put-evict", 2, evict_put_evict, 2, {{STABLE}, {CHAIN}}, 0},
     {"evict-consolidate", 2, evict_consolidate, 2, {{CHAIN}, {GHOST}}, 0},

@@ -111,11 +111,11 @@ read_back(struct worker *w)
 {
     const struct entry *e = &w->entry[rng_next(&w->rng) % w->n];
     static _Thread_local uint8_t expected[PAYLOAD_MAX];
-    struct scree__log_read read = {.lsn = e->lsn, .disk_len = e->disk_len};
+    struct scree__log_read read = {.page = e->page, .lsn = e->lsn, .disk_len = e->disk_len};
 
     if (e->aborted || e->lsn + e->disk_len > scree__log_stable(w->log))
         return;
-    CHECK(scree__log_read(w->log, e->page, &read, 1) == 0); /* 5 */
+    CHECK(scree__log_read(w->log, &read, 1) == 0); /* 5 */
     payload_fill(expected, e->payload_len, e->seed);
     CHECK(read.r.payload_len == e->payload_len);
     CHECK(memcmp(read.r.payload, expected, e->payload_len) == 0);

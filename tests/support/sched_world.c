@@ -769,16 +769,26 @@ world_do(struct world *w, unsigned thread, enum linear_kind kind, uint32_t page,
     return c;
 }
 
-void
-world_get(struct world *w, unsigned thread, uint32_t page)
+/* together: as one of two in a call, which are the same page. */
+static void
+get_guarded(struct world *w, unsigned thread, uint32_t page, bool together)
 {
+    scree_page_id twice[2] = {w->page[page], w->page[page]};
+    scree_version versions[2];
+    scree_slice slices[2];
     struct linear_call *c = world_call(w, thread, LINEAR_READ, page);
     scree_slice slice;
 
     scree_read_enter(w->cache);
     c->start = sched_now();
     SCHED_POINT();
-    c->code = scree_page_get(w->cache, w->page[page], &slice, &c->version);
+    if (together) {
+        c->code = scree_pages_get(w->cache, twice, 2, slices, versions, NULL);
+        c->version = versions[1];
+        slice = slices[1];
+    } else {
+        c->code = scree_page_get(w->cache, w->page[page], &slice, &c->version);
+    }
     c->end = sched_now() + 1;
     if (c->code == 0)
         c->content = tokens_content(slice.data, slice.len);
@@ -787,6 +797,18 @@ world_get(struct world *w, unsigned thread, uint32_t page)
               "borrowed bytes have changed while the guard was open");
     c->guard_until = sched_now();
     scree_read_leave(w->cache);
+}
+
+void
+world_get(struct world *w, unsigned thread, uint32_t page)
+{
+    get_guarded(w, thread, page, false);
+}
+
+void
+world_get_together(struct world *w, unsigned thread, uint32_t page)
+{
+    get_guarded(w, thread, page, true);
 }
 
 struct linear_call *

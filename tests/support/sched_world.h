@@ -80,6 +80,7 @@ struct linear_call *world_do(struct world *w, unsigned thread, enum linear_kind 
                              uint64_t expected);
 /* The same in a guard that stays open for a while: borrowed bytes do not change. */
 void world_get(struct world *w, unsigned thread, uint32_t page);
+void world_get_together(struct world *w, unsigned thread, uint32_t page); /* by scree_pages_get */
 /* The steps as one batch. */
 struct linear_call *world_batch(struct world *w, unsigned thread, const struct linear_step *step,
                                 uint32_t steps);

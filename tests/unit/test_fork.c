@@ -95,6 +95,8 @@ pages_are_forked(void)
     FORKED(scree_page_read(cache, 1, bytes, sizeof(bytes), &n, &version));
     FORKED(scree_page_fragments(cache, 1, &page, NULL, 0, &n, &version));
     FORKED(scree_page_next(cache, 0, &id));
+    FORKED(scree_pages_prefetch(cache, &id, 1));
+    FORKED(scree_pages_get(cache, &id, 1, &page, NULL, NULL));
     page = kit_slice("x", 1);
     FORKED(scree_page_allocate(cache, page, &id, &version));
     FORKED(scree_page_allocate_at(cache, 77, page, &version));

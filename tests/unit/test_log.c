@@ -505,9 +505,8 @@ Test(log_segments, records_cross_them_fit_exactly_and_span_several, .timeout = 1
     struct scree__log_read reads[10];
 
     for (uint64_t i = 0; i < g->n; i++) {
-        reads[i] = (struct scree__log_read){.lsn = g->lsn[i], .disk_len = g->len[i]};
-        cr_assert(eq(int, scree__log_read(g->log, i + 1, &reads[i], 1), 0), "%s",
-                  scree_error_detail());
+        reads[i] = (struct scree__log_read){.page = i + 1, .lsn = g->lsn[i], .disk_len = g->len[i]};
+        cr_assert(eq(int, scree__log_read(g->log, &reads[i], 1), 0), "%s", scree_error_detail());
         scree__log_read_done(&reads[i], 1);
     }
     rig_close(g);
@@ -1193,9 +1192,9 @@ Test(log_space, a_segment_goes_when_all_of_it_died_below_the_floor, .timeout = 1
     cr_assert(eq(u64, after.deleted_bytes, 4096 + SEGMENT));
     disk_recount(g);
     /* What lies there is gone, and says so. */
-    struct scree__log_read read = {.lsn = g->lsn[0], .disk_len = g->len[0]};
+    struct scree__log_read read = {.page = 1, .lsn = g->lsn[0], .disk_len = g->len[0]};
 
-    cr_assert(eq(int, scree__log_read(g->log, 1, &read, 1), SCREE_E_CORRUPT));
+    cr_assert(eq(int, scree__log_read(g->log, &read, 1), SCREE_E_CORRUPT));
     cr_assert(ne(ptr, strstr(scree_error_detail(), "missing"), NULL));
     scree__log_read_done(&read, 1);
     rig_free(g);
@@ -1296,9 +1295,9 @@ poison_wakes(unsigned kind)
     cr_assert(eq(int, scree__log_close_clean(g->log), SCREE_E_POISONED));
     cr_assert(eq(u64, kit_env_calls(), calls));
     /* Reads go on. */
-    struct scree__log_read read = {.lsn = g->lsn[0], .disk_len = g->len[0]};
+    struct scree__log_read read = {.page = 1, .lsn = g->lsn[0], .disk_len = g->len[0]};
 
-    cr_assert(eq(int, scree__log_read(g->log, 1, &read, 1), 0));
+    cr_assert(eq(int, scree__log_read(g->log, &read, 1), 0));
     scree__log_read_done(&read, 1);
     rig_crash(g);
     kit_env_plan(&(struct kit_plan){0});
@@ -1467,12 +1466,13 @@ Test(log_read, many_at_once_each_with_its_own_result, .timeout = 120)
 {
     struct rig *g = rig_make(scree_env_posix());
     struct scree__log_read reads[40] = {0};
-    struct scree__record r = {.kind = SCREE__RECORD_DELTA, .page = 5};
+    struct scree__record r = {.kind = SCREE__RECORD_DELTA};
 
     rig_open(g);
     for (int i = 0; i < 40; i++) {
         static uint8_t payload[3000];
 
+        r.page = 5 + (uint64_t)i % 3;
         r.payload = payload;
         r.payload_len = (uint32_t)(70 * i);
         scree__record_prepare(&r);
@@ -1480,11 +1480,12 @@ Test(log_read, many_at_once_each_with_its_own_result, .timeout = 120)
             eq(int, scree__log_admit(g->log, g->writer, r.disk_len, SCREE__LOG_USER, true), 0));
         cr_assert(eq(int, scree__log_reserve(g->log, g->writer, &r), 0));
         scree__log_complete(g->log, g->writer);
+        reads[i].page = r.page;
         reads[i].lsn = r.lsn;
         reads[i].disk_len = r.disk_len;
     }
     rig_sync(g);
-    cr_assert(eq(int, scree__log_read(g->log, 5, reads, 40), 0), "%s", scree_error_detail());
+    cr_assert(eq(int, scree__log_read(g->log, reads, 40), 0), "%s", scree_error_detail());
     for (int i = 0; i < 40; i++)
         cr_assert(eq(u32, reads[i].r.payload_len, 70 * i));
     scree__log_read_done(reads, 40);
@@ -1494,7 +1495,7 @@ Test(log_read, many_at_once_each_with_its_own_result, .timeout = 120)
 
     for (uint64_t nth = 1; rc != 0; nth++) {
         scree__alloc_fault(nth, 1);
-        rc = scree__log_read(g->log, 5, reads, 40);
+        rc = scree__log_read(g->log, reads, 40);
         scree__alloc_fault_end();
         cr_assert(rc == 0 || rc == SCREE_E_NO_MEMORY);
         scree__log_read_done(reads, 40);
@@ -1502,7 +1503,7 @@ Test(log_read, many_at_once_each_with_its_own_result, .timeout = 120)
 #endif
     flip_at(g, reads[7].lsn + 26);
     reads[20].disk_len += 8;
-    cr_assert(eq(int, scree__log_read(g->log, 5, reads, 40), SCREE_E_CORRUPT));
+    cr_assert(eq(int, scree__log_read(g->log, reads, 40), SCREE_E_CORRUPT));
     for (int i = 0; i < 40; i++)
         cr_assert(eq(int, reads[i].result, i == 7 || i == 20 ? SCREE_E_CORRUPT : 0));
     scree__log_read_done(reads, 40);
@@ -1523,14 +1524,14 @@ Test(log_read, positions_that_cannot_be_are_corrupt, .timeout = 120)
     rig_put(g, 10);
     rig_sync(g);
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
-        struct scree__log_read read = {.lsn = bad[i].lsn, .disk_len = bad[i].disk_len};
+        struct scree__log_read read = {.page = 1, .lsn = bad[i].lsn, .disk_len = bad[i].disk_len};
 
-        cr_assert(eq(int, scree__log_read(g->log, 1, &read, 1), SCREE_E_CORRUPT));
+        cr_assert(eq(int, scree__log_read(g->log, &read, 1), SCREE_E_CORRUPT));
         scree__log_read_done(&read, 1);
     }
-    struct scree__log_read read = {.lsn = g->lsn[0], .disk_len = g->len[0]};
+    struct scree__log_read read = {.page = 2, .lsn = g->lsn[0], .disk_len = g->len[0]};
 
-    cr_assert(eq(int, scree__log_read(g->log, 2, &read, 1), SCREE_E_CORRUPT)); /* another page's */
+    cr_assert(eq(int, scree__log_read(g->log, &read, 1), SCREE_E_CORRUPT)); /* another page's */
     cr_assert(ne(ptr, strstr(scree_error_detail(), "page 2"), NULL));
     scree__log_read_done(&read, 1);
     rig_free(g);

@@ -54,6 +54,7 @@ struct bench_options {
     uint32_t page;      /* bytes of a page without fragments */
     uint32_t frag;      /* bytes */
     uint32_t value;     /* bytes */
+    unsigned prefetch;  /* pages asked for ahead, by each thread; even, 0: none */
     uint64_t cache_mib; /* as given or derived */
     uint64_t cache_bytes;
     uint64_t segment_bytes; /* 0: the library's default; so with the next three */
@@ -74,6 +75,8 @@ struct bench_options {
     bool given_n, given_page, given_cache, given_dist, given_sync,
         given_seconds; /* which defaults to derive */
 };
+
+#define BENCH_PREFETCH_MAX 1024u
 
 /* Space at one moment of a churn. */
 struct bench_sample {
@@ -210,8 +213,9 @@ struct bench_worker {
     const uint32_t *draws; /* page ids, drawn beforehand */
     uint32_t draws_mask;
     unsigned thread;
-    uint64_t at;   /* next draw */
-    uint64_t next; /* churn: number of the next operation */
+    uint64_t at;    /* next draw */
+    unsigned ahead; /* --prefetch: gets until as many are asked for again */
+    uint64_t next;  /* churn: number of the next operation */
     uint64_t ops, user_bytes;
     uint64_t harness_bytes; /* of memory, its own tables */
     uint64_t sum;           /* of what was read, so that reading cannot be left out */

@@ -72,6 +72,8 @@ bench_json_line(const struct bench_run *run, const char *engine, const char *ver
 
     if (line == NULL)
         return NULL;
+    if (o->prefetch > 0)
+        (void)json_object_set_new(line, "prefetch", json_integer((json_int_t)o->prefetch));
     add_latency(line, s);
     add_figures(line, s, config);
     return line;

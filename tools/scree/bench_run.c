@@ -32,6 +32,7 @@ enum {
     OPT_DISK_LIMIT,
     OPT_SNAPSHOT_LOG,
     OPT_SAMPLES,
+    OPT_PREFETCH,
     OPT_KEEP
 };
 
@@ -48,6 +49,8 @@ static const struct argp_option option_list[] = {
     {"value", 'v', "BYTES", 0, "what commit writes (100)", 0},
     {"cache", 'c', "MIB", 0,
      "cache (512; churn: 64; page-get-cold with --n: a quarter of the data)", 0},
+    {"prefetch", OPT_PREFETCH, "N", 0,
+     "page-get-cold: pages each thread asks for ahead of their gets, an even number (none)", 0},
     {"dir", 'd', "D", 0, "only D/scree-bench is written, and removed (.)", 0},
     {"sync", 'y', "none|group", 0, "group: durable before a call returns (none; commits: group)",
      0},
@@ -181,6 +184,8 @@ parse_end(struct argp_state *state, struct bench_options *o)
         if (o->n * o->page / 4 < o->cache_bytes)
             argp_error(state, "page-get-cold needs n x page of 4 x cache or more");
         o->cache_mib = o->cache_bytes >> 20;
+    } else if (o->prefetch > 0) {
+        argp_error(state, "--prefetch goes with --workload page-get-cold");
     }
     if (snprintf(o->dir, sizeof(o->dir), "%s/scree-bench", o->parent_dir) >= (int)sizeof(o->dir))
         argp_error(state, "--dir is too long");
@@ -222,6 +227,9 @@ bench_parse(int key, char *arg, struct argp_state *state)
     case 'c':
         o->cache_mib = tool_number(state, arg, 1, 1u << 20);
         o->given_cache = true;
+        return 0;
+    case OPT_PREFETCH:
+        o->prefetch = (unsigned)tool_number(state, arg, 2, BENCH_PREFETCH_MAX) & ~1u;
         return 0;
     case 'd':
         o->parent_dir = arg;

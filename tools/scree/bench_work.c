@@ -59,6 +59,24 @@ op_page_get(struct bench_worker *w)
     return 0;
 }
 
+/* With --prefetch pages asked for before they are got: at every half of them as many again. */
+static inline int
+op_page_get_ahead(struct bench_worker *w)
+{
+    scree_page_id ids[BENCH_PREFETCH_MAX / 2];
+    unsigned half = w->run->options.prefetch / 2;
+    int rc = 0;
+
+    if (w->ahead == 0) {
+        for (unsigned i = 0; i < half; i++)
+            ids[i] = w->draws[(w->at + half + i) & w->draws_mask];
+        rc = scree_pages_prefetch(w->cache, ids, half);
+        w->ahead = half;
+    }
+    w->ahead--;
+    return rc != 0 ? rc : op_page_get(w);
+}
+
 static inline int
 op_page_view(struct bench_worker *w)
 {
@@ -226,8 +244,13 @@ bench_worker_run(struct bench_worker *w, uint64_t max_ops)
     case BENCH_FRAG_MERGE:
         bench_loop(w, max_ops, op_frag_merge, every);
         break;
-    case BENCH_PAGE_GET:
     case BENCH_PAGE_GET_COLD:
+        if (w->run->options.prefetch > 0) {
+            bench_loop(w, max_ops, op_page_get_ahead, every);
+            break;
+        }
+        /* fall through */
+    case BENCH_PAGE_GET:
         bench_loop(w, max_ops, op_page_get, every);
         break;
     case BENCH_PAGE_VIEW:
