@@ -189,7 +189,7 @@ struct scree__reads {
 
 /* ---- pages that will be wanted (prefetch.c) ----------------------------------------------------- */
 
-#define PREFETCHERS 4u
+#define PREFETCHERS 3u /* few that take much: each hand-over is a thread to be woken */
 #define PREFETCH_MAX 4096u
 
 struct scree__prefetch {

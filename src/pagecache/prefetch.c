@@ -4,8 +4,9 @@
  * WORD   cache.prefetch, all of it under its mutex: a ring of page ids that wait to be read, the threads that
  *        read them, and `stop`. The threads sleep on `asked`.
  * EDGES  (columns: step, who may, order, pairs with, if it loses)
- *   T1   put ids into the ring, signal        any thread         mutex   T2   ring full: the rest is left out
- *   T2   take ids out of it; none: sleep      a prefetcher       mutex   T1, T3
+ *   T1   put ids into the ring, signal one    any thread         mutex   T2   ring full: the rest is left out
+ *   T2   take ids out of it; none: sleep.     a prefetcher       mutex   T1, T3
+ *        some are left: signal another
  *   T3   stop, signal, join                   close              mutex   T2
  * INVARIANTS
  *   I1 an id in the ring is a hint: whoever needs the page does not wait for it to be taken, only for a
@@ -34,7 +35,7 @@ scree__prefetch_init(scree_cache *cache)
 
 /* ---- the threads ------------------------------------------------------------------------------- */
 
-/* T2. A share of what waits, so that all of them have reads in flight; 0: to stop. */
+/* T2. What waits, up to what is read side by side; 0: to stop. */
 static size_t
 ids_take(struct scree__prefetch *p, scree_page_id *ids)
 {
@@ -45,13 +46,15 @@ ids_take(struct scree__prefetch *p, scree_page_id *ids)
     while (p->n == 0 && !p->stop)
         pthread_cond_wait(&p->asked, &p->mutex);
     p->idle--;
-    n = p->stop ? 0 : (p->n + PREFETCHERS - 1) / PREFETCHERS;
+    n = p->stop ? 0 : p->n;
     if (n > SCREE__PAGES_IN_MAX)
         n = SCREE__PAGES_IN_MAX;
     for (size_t i = 0; i < n; i++)
         ids[i] = p->id[(p->head + i) % PREFETCH_MAX];
     p->head = (p->head + n) % PREFETCH_MAX;
     p->n -= n;
+    if (p->n > 0 && p->idle > 0) /* one wakes the next */
+        pthread_cond_signal(&p->asked);
     pthread_mutex_unlock(&p->mutex);
     return n;
 }
@@ -142,7 +145,8 @@ ids_put(scree_cache *cache, const scree_page_id *ids, size_t n)
     p->left_out += n > room ? n - room : 0;
     rc = p->id == NULL ? scree__fail(SCREE_E_NO_MEMORY, "scree_pages_prefetch: no memory")
                        : threads_start(cache);
-    pthread_cond_broadcast(&p->asked);
+    if (p->idle > 0)
+        pthread_cond_signal(&p->asked);
     pthread_mutex_unlock(&p->mutex);
     return rc;
 }

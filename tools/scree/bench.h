@@ -54,7 +54,7 @@ struct bench_options {
     uint32_t page;      /* bytes of a page without fragments */
     uint32_t frag;      /* bytes */
     uint32_t value;     /* bytes */
-    unsigned prefetch;  /* pages asked for ahead, by each thread; even, 0: none */
+    unsigned prefetch;  /* pages asked for ahead, by each thread; 0: none */
     uint64_t cache_mib; /* as given or derived */
     uint64_t cache_bytes;
     uint64_t segment_bytes; /* 0: the library's default; so with the next three */
@@ -214,7 +214,7 @@ struct bench_worker {
     uint32_t draws_mask;
     unsigned thread;
     uint64_t at;    /* next draw */
-    unsigned ahead; /* --prefetch: gets until as many are asked for again */
+    uint64_t asked; /* --prefetch: the first draw not asked for yet */
     uint64_t next;  /* churn: number of the next operation */
     uint64_t ops, user_bytes;
     uint64_t harness_bytes; /* of memory, its own tables */

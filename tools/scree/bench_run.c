@@ -50,7 +50,7 @@ static const struct argp_option option_list[] = {
     {"cache", 'c', "MIB", 0,
      "cache (512; churn: 64; page-get-cold with --n: a quarter of the data)", 0},
     {"prefetch", OPT_PREFETCH, "N", 0,
-     "page-get-cold: pages each thread asks for ahead of their gets, an even number (none)", 0},
+     "page-get-cold: pages each thread asks for ahead of their gets (none)", 0},
     {"dir", 'd', "D", 0, "only D/scree-bench is written, and removed (.)", 0},
     {"sync", 'y', "none|group", 0, "group: durable before a call returns (none; commits: group)",
      0},
@@ -229,7 +229,7 @@ bench_parse(int key, char *arg, struct argp_state *state)
         o->given_cache = true;
         return 0;
     case OPT_PREFETCH:
-        o->prefetch = (unsigned)tool_number(state, arg, 2, BENCH_PREFETCH_MAX) & ~1u;
+        o->prefetch = (unsigned)tool_number(state, arg, 1, BENCH_PREFETCH_MAX);
         return 0;
     case 'd':
         o->parent_dir = arg;

@@ -59,21 +59,21 @@ op_page_get(struct bench_worker *w)
     return 0;
 }
 
-/* With --prefetch pages asked for before they are got: at every half of them as many again. */
+/* With --prefetch so many pages are asked for ahead, an eighth of them at a time. */
 static inline int
 op_page_get_ahead(struct bench_worker *w)
 {
-    scree_page_id ids[BENCH_PREFETCH_MAX / 2];
-    unsigned half = w->run->options.prefetch / 2;
+    scree_page_id ids[BENCH_PREFETCH_MAX];
+    unsigned depth = w->run->options.prefetch, n = 0;
     int rc = 0;
 
-    if (w->ahead == 0) {
-        for (unsigned i = 0; i < half; i++)
-            ids[i] = w->draws[(w->at + half + i) & w->draws_mask];
-        rc = scree_pages_prefetch(w->cache, ids, half);
-        w->ahead = half;
+    if (w->asked < w->at)
+        w->asked = w->at;
+    if (w->at + depth - w->asked >= (depth + 7) / 8) {
+        for (; w->asked < w->at + depth; n++)
+            ids[n] = w->draws[w->asked++ & w->draws_mask];
+        rc = scree_pages_prefetch(w->cache, ids, n);
     }
-    w->ahead--;
     return rc != 0 ? rc : op_page_get(w);
 }
 
